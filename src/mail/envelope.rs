@@ -1,0 +1,39 @@
+//! The envelope: who a mail is from and for, apart from its header (RFC 5321 §2.3.1).
+
+use serde::{Deserialize, Serialize};
+
+use super::address::{Address, ReversePath};
+
+/// What `MAIL` and `RCPT` said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Where reports go.
+    pub reverse_path: ReversePath,
+    /// Everyone the mail is for, in the order of the RCPT commands.
+    pub recipients: Vec<Recipient>,
+    /// What `BODY=` declared (RFC 6152).
+    #[serde(default)]
+    pub body: BodyKind,
+    /// Whether `SMTPUTF8` was given (RFC 6531 §3.4).
+    #[serde(default)]
+    pub smtputf8: bool,
+}
+
+/// One recipient of an envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// The address as the app gave it.
+    pub address: Address,
+}
+
+/// What the client declared about the octets of the body (RFC 6152 §2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BodyKind {
+    /// `BODY=7BIT`, and what is meant when nothing is said.
+    #[default]
+    #[serde(rename = "7bit")]
+    SevenBit,
+    /// `BODY=8BITMIME`.
+    #[serde(rename = "8bit")]
+    EightBitMime,
+}

@@ -1,0 +1,25 @@
+//! The words of mail: addresses, envelopes, headers, ids, replies, times.
+//!
+//! Everything here is pure: no clock, no socket, no disk.
+//! Bad input is data: parsers return an error value and never panic.
+
+pub mod address;
+pub mod envelope;
+pub mod header;
+pub mod message_id;
+pub mod queue_id;
+pub mod reply;
+pub mod return_token;
+pub mod stage;
+pub mod status;
+pub mod timestamp;
+
+pub use address::{Address, ReversePath};
+pub use envelope::{Envelope, Recipient};
+pub use message_id::MessageId;
+pub use queue_id::QueueId;
+pub use reply::Reply;
+pub use return_token::ReturnToken;
+pub use stage::Stage;
+pub use status::EnhancedStatus;
+pub use timestamp::Timestamp;

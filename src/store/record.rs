@@ -1,0 +1,370 @@
+//! The records that survive: what a frame of the journal says once it is decoded.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounce::{Action, Classification};
+use crate::mail::{EnhancedStatus, Envelope, MessageId, QueueId, Reply, Stage, Timestamp};
+
+/// One mail taken over from an app, or written by us: the envelope and what was stamped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Submission {
+    /// Our name for it.
+    pub queue_id: QueueId,
+    /// Its Message-ID, the app's own or the one we stamped.
+    pub message_id: MessageId,
+    /// Whose it is.
+    pub account: String,
+    /// When it was taken over.
+    pub received_at: Timestamp,
+    /// Who it is from and for.
+    pub envelope: Envelope,
+    /// The header block as it will be relayed; the first `HEADER_BYTES_MAX` octets of it.
+    #[serde(with = "bytes")]
+    pub header: Vec<u8>,
+    /// Octets of the whole mail as it will be relayed.
+    pub size_bytes: u64,
+    /// An app's mail or our own notice.
+    pub origin: Origin,
+    /// `X-Rebound-Meta-*` of the app, names in lower case, echoed in every answer about the mail.
+    #[serde(default)]
+    pub meta: BTreeMap<String, String>,
+    /// The peer it came from, for the timeline.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// Which reverse-path it leaves with.
+    #[serde(default)]
+    pub return_path: ReturnPathMode,
+    /// Whether we mail a DSN to the reverse-path when recipients are given up.
+    #[serde(default = "yes")]
+    pub dsn: bool,
+}
+
+/// Who wrote a mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// An app.
+    App,
+    /// We did: a DSN, a delay notice or a forwarded report; in no list, never answered.
+    Notice,
+}
+
+/// Which reverse-path a mail is relayed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReturnPathMode {
+    /// The app's own.
+    #[default]
+    Preserve,
+    /// `prefix+token@bounce-domain`, one per recipient.
+    Verp,
+    /// `user+prefix.token@own-domain`, one per recipient.
+    Plus,
+}
+
+/// One try to hand one recipient to the next hop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The submission.
+    pub queue_id: QueueId,
+    /// The recipient's place in the envelope.
+    pub recipient: u32,
+    /// 1 for the first try.
+    pub number: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When its outcome was known.
+    pub ended_at: Timestamp,
+    /// How far the conversation came.
+    pub stage: Stage,
+    /// The next hop, as `name[ip]:port`; absent when none could be found.
+    #[serde(default)]
+    pub remote_mta: Option<String>,
+    /// What the next hop answered; absent when the connection failed.
+    #[serde(default)]
+    pub reply: Option<Reply>,
+    /// What failed, where there is no reply: `connection refused` and the like.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The next hop's name for the mail, from its 250.
+    #[serde(default)]
+    pub remote_queue_id: Option<String>,
+    /// The TLS version and cipher, where the connection had TLS.
+    #[serde(default)]
+    pub tls: Option<String>,
+    /// What follows from it.
+    pub decision: Decision,
+    /// Whether the app is owed a DSN about it; set with `Failed` and `Expired` only.
+    #[serde(default)]
+    pub notice_owed: bool,
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// The next hop took it.
+    Relayed,
+    /// It is tried again then.
+    RetryAt(Timestamp),
+    /// It was refused for good.
+    Failed,
+    /// Its time in the queue is over.
+    Expired,
+}
+
+/// What is known of one recipient from one source: a bounce when the action is `failed`,
+/// delivery news otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bounce {
+    /// Our name for it.
+    pub id: BounceId,
+    /// What makes it the same bounce when it is seen again.
+    pub key: BounceKey,
+    /// When it was captured.
+    pub date: Timestamp,
+    /// Where it was caught.
+    pub captured_by: CapturedBy,
+    /// What happened.
+    pub action: Action,
+    /// The recipient as the app gave it where the mail is known, else as the report gives it.
+    pub recipient: String,
+    /// The submission it was tied to.
+    #[serde(default)]
+    pub queue_id: Option<QueueId>,
+    /// The recipient's place in that submission's envelope.
+    #[serde(default)]
+    pub recipient_index: Option<u32>,
+    /// How it was tied.
+    #[serde(default)]
+    pub matched: Option<Match>,
+    /// The report it was read from; absent for a refusal in the conversation.
+    #[serde(default)]
+    pub report_id: Option<ReportId>,
+    /// What was answered.
+    pub response: Response,
+    /// The remote MTA, else the reporting MTA.
+    #[serde(default)]
+    pub mta: Option<String>,
+    /// The reporting MTA's queue id.
+    #[serde(default)]
+    pub remote_queue_id: Option<String>,
+    /// The Message-ID that the report names.
+    #[serde(default)]
+    pub original_message_id: Option<MessageId>,
+    /// The report's `Original-Envelope-Id`.
+    #[serde(default)]
+    pub envelope_id: Option<String>,
+    /// The address that failed in the end.
+    #[serde(default)]
+    pub final_recipient: Option<String>,
+    /// The address as the report says it was given.
+    #[serde(default)]
+    pub original_recipient: Option<String>,
+}
+
+impl Bounce {
+    /// Whether it is a bounce rather than news of a delay or a delivery.
+    pub fn is_failure(&self) -> bool {
+        self.action == Action::Failed
+    }
+}
+
+/// What was answered, by whom it was said, and what we make of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// Who speaks: `smtp`, or the diagnostic type of a report (`x-unix`, ...).
+    pub source: String,
+    /// The reply or explanation on one line.
+    pub message: String,
+    /// The enhanced status; `5.0.0` where only the class is known.
+    #[serde(default)]
+    pub status: Option<EnhancedStatus>,
+    /// The SMTP code.
+    #[serde(default)]
+    pub code: Option<u16>,
+    /// The command that was answered.
+    #[serde(default)]
+    pub command: Option<String>,
+    /// Category, recommended action, fault.
+    pub classification: Classification,
+}
+
+/// Where a bounce was caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CapturedBy {
+    /// In the conversation with the next hop.
+    Inline,
+    /// By the inbound listener.
+    Listener,
+    /// In a mailbox.
+    Imap,
+    /// Through `POST /v1/reports`.
+    Api,
+}
+
+/// How evidence was tied to a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Match {
+    /// The step of the ladder.
+    pub method: MatchMethod,
+    /// How far it is to be trusted.
+    pub confidence: Confidence,
+}
+
+/// The steps of the correlation ladder, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MatchMethod {
+    /// It happened in our own conversation.
+    Conversation,
+    /// The return token.
+    Token,
+    /// `Original-Envelope-Id`.
+    EnvelopeId,
+    /// The Message-ID in the returned header.
+    MessageId,
+    /// `X-Rebound-Id` in the returned header.
+    ReboundId,
+}
+
+/// How far a match is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// Shown, but changes no state.
+    Low,
+    /// A known id and a recipient of that mail.
+    High,
+    /// Authenticated.
+    Certain,
+}
+
+/// A report as it arrived.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportReceived {
+    /// Our name for it.
+    pub id: ReportId,
+    /// When it arrived.
+    pub received_at: Timestamp,
+    /// Where.
+    pub captured_by: CapturedBy,
+    /// The reverse-path it came with, without angle brackets.
+    pub reverse_path: String,
+    /// The addresses it came for.
+    pub recipients: Vec<String>,
+    /// What valid return tokens among those named: submission and recipient.
+    pub tokens: Vec<(QueueId, u32)>,
+    /// blake3 of the mail without the trace fields that each delivery adds.
+    pub digest: [u8; 16],
+    /// The mail.
+    #[serde(with = "bytes")]
+    pub raw: Vec<u8>,
+}
+
+/// What was made of a report: the mark that it has been captured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportCaptured {
+    /// The report.
+    pub id: ReportId,
+    /// When.
+    pub captured_at: Timestamp,
+    /// What it is.
+    pub verdict: crate::bounce::Verdict,
+    /// The submissions it was tied to; none when it matches nothing.
+    pub matched: Vec<QueueId>,
+    /// Whether it is a notice of ours that came back.
+    #[serde(default)]
+    pub own_notice: bool,
+    /// Where it is to be forwarded; empty when it is not.
+    #[serde(default)]
+    pub forward_to: Option<String>,
+}
+
+/// A notice that has been written: the debt it settles.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum NoticeSent {
+    /// The DSN about these recipients of a submission.
+    Failure {
+        /// The submission.
+        queue_id: QueueId,
+        /// The recipients it names.
+        recipients: Vec<u32>,
+    },
+    /// The delay notice about a submission.
+    Delay {
+        /// The submission.
+        queue_id: QueueId,
+        /// How many delay notices it has had with this one.
+        count: u32,
+    },
+    /// The forwarded report.
+    Forward {
+        /// The report.
+        report_id: ReportId,
+    },
+}
+
+/// Names a bounce: 48 bits of time and 32 bits of its key, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BounceId(pub String);
+
+/// Names a report: 48 bits of time and 32 bits that make it unique, written as a queue id is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReportId(pub QueueId);
+
+/// The same for all evidence of one bounce: blake3 over the submission (or the report's digest
+/// where none matched), the recipient and the action.
+pub type BounceKey = [u8; 16];
+
+/// What one `Store::commit` writes: all of it survives a crash, or none.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Attempts, with what follows from them for the queue.
+    pub attempts: Vec<Attempt>,
+    /// Bounces and delivery news.
+    pub bounces: Vec<Bounce>,
+    /// The mark that a report has been captured.
+    pub report: Option<ReportCaptured>,
+    /// Debts that are settled.
+    pub notices: Vec<NoticeSent>,
+    /// Mail of ours that is submitted in the same write.
+    pub submissions: Vec<(Submission, Vec<u8>)>,
+}
+
+/// Octets of a header block that are kept in the record.
+pub const HEADER_BYTES_MAX: usize = 65_536;
+
+fn yes() -> bool {
+    true
+}
+
+/// Octets as one binary value instead of a list of numbers.
+mod bytes {
+    use serde::{Deserializer, Serializer, de::Visitor};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("octets")
+            }
+
+            fn visit_bytes<E>(self, octets: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(octets.to_vec())
+            }
+        }
+        from.deserialize_bytes(Bytes)
+    }
+}

@@ -1,0 +1,98 @@
+//! A recipient's state as a function of the evidence, whatever the order it arrived in.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{Attempt, Bounce, Confidence, Decision};
+use crate::bounce::Action;
+use crate::mail::Timestamp;
+
+/// What became of a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It waits for its first attempt.
+    Queued,
+    /// An attempt failed; another will follow.
+    Deferred,
+    /// The next hop took it, which is not a delivery.
+    Relayed,
+    /// There is evidence that it was delivered.
+    Delivered,
+    /// A report said that it failed.
+    Bounced,
+    /// It was refused in the conversation.
+    Failed,
+    /// Its time in the queue is over.
+    Expired,
+}
+
+impl State {
+    /// The word, as it stands in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Deferred => "deferred",
+            Self::Relayed => "relayed",
+            Self::Delivered => "delivered",
+            Self::Bounced => "bounced",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Whether the queue has nothing more to do for the recipient.
+    pub const fn has_left_queue(self) -> bool {
+        !matches!(self, Self::Queued | Self::Deferred)
+    }
+
+    /// Whether nothing can change it any more, but for a report that calls a relayed one bounced.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Delivered | Self::Bounced | Self::Failed | Self::Expired)
+    }
+}
+
+/// The state of one recipient, from its attempts and bounces in any order.
+///
+/// A queue-final state (`failed`, `expired`) never changes; otherwise bounced > delivered >
+/// relayed > deferred > queued.
+pub fn of<'a>(
+    attempts: impl IntoIterator<Item = &'a Attempt>,
+    bounces: impl IntoIterator<Item = &'a Bounce>,
+) -> State {
+    let mut state = State::Queued;
+    for attempt in attempts {
+        state = state.max(match attempt.decision {
+            Decision::Relayed => State::Relayed,
+            Decision::RetryAt(_) => State::Deferred,
+            Decision::Failed => State::Failed,
+            Decision::Expired => State::Expired,
+        });
+    }
+    for bounce in bounces {
+        if let Some(reported) = reported_state(bounce) {
+            state = state.max(reported);
+        }
+    }
+    state
+}
+
+/// What a report alone makes of its recipient; `None` when it may change nothing.
+///
+/// What was refused in our own conversation is counted by its attempt.
+pub fn reported_state(bounce: &Bounce) -> Option<State> {
+    let trusted = bounce.report_id.is_some()
+        && bounce.matched.is_some_and(|found| found.confidence > Confidence::Low);
+    match bounce.action {
+        Action::Failed if trusted => Some(State::Bounced),
+        Action::Delivered if trusted => Some(State::Delivered),
+        _ => None,
+    }
+}
+
+/// When the recipient is tried again; `None` when it has left the queue or was never tried.
+pub fn next_attempt<'a>(attempts: impl IntoIterator<Item = &'a Attempt>) -> Option<Timestamp> {
+    attempts.into_iter().max_by_key(|attempt| attempt.number).and_then(|last| match last.decision {
+        Decision::RetryAt(time) => Some(time),
+        _ => None,
+    })
+}
