@@ -3,5 +3,8 @@ pub mod bounce;
 pub mod clock;
 pub mod config;
 pub mod mail;
+pub mod maillog;
+pub mod metrics;
 pub mod relay;
+pub mod secret;
 pub mod store;

@@ -5,6 +5,7 @@
 
 mod load;
 mod span;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use load::{ConfigError, Environment, Loaded, Source, defaults, load, load_over};
 pub use span::Span;
 
 use crate::mail::{Address, address::is_domain};
@@ -140,7 +142,8 @@ pub struct Certificate {
 pub struct Account {
     /// The user name of AUTH and the name in URLs.
     pub name: String,
-    /// What `rebound account hash` printed.
+    /// What `rebound account hash` printed; empty for an account that cannot log in.
+    #[serde(default)]
     pub password_hash: String,
     /// Addresses (`a@b`) and domains (`@b`) it may send as; empty means any.
     #[serde(default)]
@@ -175,7 +178,8 @@ pub struct Relay {
     pub host: String,
     /// The user name; empty means no AUTH.
     pub username: String,
-    /// The password, for tests and environment variables; a file is better.
+    /// The password, once `load` has found it; in a file of its own it is better kept.
+    #[serde(serialize_with = "redacted")]
     pub password: String,
     /// A file that holds the password.
     pub password_file: PathBuf,
@@ -190,7 +194,7 @@ pub struct Relay {
     /// Certificates that are trusted instead of the system's, in PEM.
     pub tls_ca_file: PathBuf,
     /// The address that connections are made from.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "empty_is_none")]
     pub source_address: Option<IpAddr>,
     /// Connections at a time.
     pub connections_max: usize,
@@ -481,6 +485,58 @@ impl Settings {
             ReturnPathMode::Auto => ReturnPathMode::Preserve,
             chosen => chosen,
         }
+    }
+}
+
+/// A secret is never printed.
+fn redacted<S: serde::Serializer>(secret: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if secret.is_empty() { "" } else { "(set)" })
+}
+
+/// An address, or nothing where the text is empty.
+mod empty_is_none {
+    use std::net::IpAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        address: &Option<IpAddr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&address.map(|address| address.to_string()).unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<IpAddr>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parse = |text: String| text.parse().map_err(|_e| format!("`{text}` is no IP address"));
+        if text.is_empty() { Ok(None) } else { parse(text).map(Some).map_err(D::Error::custom) }
+    }
+}
+
+impl Relay {
+    /// Host and port of the smarthost; `None` where `host` is empty or cannot be read.
+    pub fn endpoint(&self) -> Option<(&str, u16)> {
+        let default = if self.tls == RelayTls::Implicit { 465 } else { 587 };
+        let (host, port) = match self.host.strip_prefix('[') {
+            // `[address]:port`, and `[name]:port` as Postfix writes it.
+            Some(rest) => {
+                let (host, port) = rest.split_once(']')?;
+                (host, port.strip_prefix(':').or(port.is_empty().then_some(""))?)
+            }
+            None if self.host.parse::<IpAddr>().is_ok() => (self.host.as_str(), ""),
+            None => self.host.split_once(':').unwrap_or((&self.host, "")),
+        };
+        let port = if port.is_empty() { default } else { port.parse().ok()? };
+        (is_domain(host) || host.parse::<IpAddr>().is_ok()).then_some((host, port))
+    }
+
+    /// Whether the smarthost is on this machine.
+    pub fn is_loopback(&self) -> bool {
+        self.endpoint().is_some_and(|(host, _)| {
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        })
     }
 }
 

@@ -1,0 +1,236 @@
+//! What the types of the settings cannot say: defaults that depend on the host, and checks
+//! across settings. Every problem names its key and the remedy.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::load::Environment;
+use super::{Account, Relay, RelayTls, ReturnPathMode, Settings};
+use crate::mail::Address;
+use crate::mail::address::{is_address_literal, is_domain};
+use crate::secret;
+
+/// A dotted key and what is wrong with its value.
+type Problem = (String, String);
+
+/// Fills in what is empty and depends on the host: name, directories, files, the password.
+pub(super) fn complete(
+    settings: &mut Settings,
+    environment: Environment<'_>,
+) -> Result<(), Problem> {
+    if settings.hostname.is_empty() {
+        settings.hostname = host_name();
+    }
+    if settings.data_dir.as_os_str().is_empty() {
+        settings.data_dir = default_data_dir(environment);
+    }
+    if settings.postmaster.is_empty() {
+        settings.postmaster = format!("postmaster@{}", settings.hostname);
+    }
+    let in_data_dir = |path: &mut PathBuf, name: &str| {
+        if path.as_os_str().is_empty() {
+            *path = settings.data_dir.join(name);
+        }
+    };
+    in_data_dir(&mut settings.return_path.key_file, "return_path.keys");
+    in_data_dir(&mut settings.http.tokens_file, "tokens");
+    find_password(&mut settings.relay, environment)
+}
+
+/// Checks what must hold between the settings.
+pub(super) fn check(settings: &Settings) -> Result<(), Problem> {
+    check_names(settings)?;
+    check_accounts(&settings.account)?;
+    check_relay(&settings.relay)?;
+    check_return_path(settings)?;
+    if settings.queue.retry_after.is_empty() {
+        return problem("queue.retry_after", "the list is empty; give at least one wait");
+    }
+    if settings.queue.retry_after.iter().any(|wait| wait.duration().is_zero()) {
+        return problem("queue.retry_after", "a wait of 0s would never rest; give at least 1s");
+    }
+    for (key, value) in at_least_one(settings) {
+        if value == 0 {
+            return problem(key, "must be at least 1");
+        }
+    }
+    Ok(())
+}
+
+fn check_names(settings: &Settings) -> Result<(), Problem> {
+    let names = [
+        ("hostname", &settings.hostname, is_address_literal(&settings.hostname)),
+        ("message_id_domain", &settings.message_id_domain, settings.message_id_domain.is_empty()),
+        ("simulator.domain", &settings.simulator.domain, false),
+    ];
+    for (key, name, excused) in names {
+        if !excused && !is_domain(name) {
+            return problem(key, &format!("`{name}` is no host name such as relay.example.com"));
+        }
+    }
+    match Address::parse(&settings.postmaster) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            problem("postmaster", &format!("`{}` is no address: {error}", settings.postmaster))
+        }
+    }
+}
+
+fn check_accounts(accounts: &[Account]) -> Result<(), Problem> {
+    let mut names = BTreeSet::new();
+    for (index, account) in accounts.iter().enumerate() {
+        let key = |field: &str| format!("account[{index}].{field}");
+        let word = |c: char| c.is_ascii_alphanumeric() || "-_.@+".contains(c);
+        if account.name.is_empty() || !account.name.chars().all(word) {
+            let text = "expected letters, digits and any of `-_.@+`";
+            return problem(&key("name"), &format!("`{}`: {text}", account.name));
+        }
+        if !names.insert(&account.name) {
+            let text = format!("the name `{}` is taken by an account above", account.name);
+            return problem(&key("name"), &text);
+        }
+        if !account.password_hash.is_empty() && !secret::is_password_hash(&account.password_hash) {
+            let text = "is no argon2 hash; make one with `rebound account hash`";
+            return problem(&key("password_hash"), text);
+        }
+        for sender in &account.allowed_senders {
+            let domain = sender.strip_prefix('@');
+            if !domain.map_or_else(|| Address::parse(sender).is_ok(), is_domain) {
+                let text = format!("`{sender}` is neither an address nor @domain");
+                return problem(&key("allowed_senders"), &text);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_relay(relay: &Relay) -> Result<(), Problem> {
+    if !relay.host.is_empty() && relay.endpoint().is_none() {
+        let text = format!("`{}` is none of name, name:port, [address]:port", relay.host);
+        return problem("relay.host", &text);
+    }
+    if !relay.username.is_empty() && relay.password.is_empty() {
+        return problem("relay.username", "has no password; give relay.password_file");
+    }
+    if !relay.username.is_empty() && relay.tls == RelayTls::None && !relay.is_loopback() {
+        let text = "`none` would send the password in the clear; use `required` or `implicit`";
+        return problem("relay.tls", text);
+    }
+    Ok(())
+}
+
+fn check_return_path(settings: &Settings) -> Result<(), Problem> {
+    let own = &settings.return_path;
+    let atom = |text: &str| {
+        text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) && !text.is_empty()
+    };
+    if !atom(&own.prefix) || own.prefix.len() > 16 {
+        return problem("return_path.prefix", "expected 1 to 16 letters, digits, `-` or `_`");
+    }
+    if !"+-=_.".contains(own.delimiter) {
+        return problem("return_path.delimiter", "expected one of `+` `-` `=` `_` `.`");
+    }
+    if !own.domain.is_empty() && !is_domain(&own.domain) {
+        let text = format!("`{}` is no domain such as bounces.example.com", own.domain);
+        return problem("return_path.domain", &text);
+    }
+    let verp = |mode| mode == ReturnPathMode::Verp && own.domain.is_empty();
+    if verp(own.mode) {
+        return problem("return_path.mode", "`verp` needs return_path.domain");
+    }
+    for (index, account) in settings.account.iter().enumerate() {
+        if account.return_path.is_some_and(verp) {
+            let key = format!("account[{index}].return_path");
+            return problem(&key, "`verp` needs return_path.domain");
+        }
+    }
+    Ok(())
+}
+
+fn at_least_one(settings: &Settings) -> [(&'static str, u64); 17] {
+    let Settings { submission, relay, queue, inbound, http, .. } = settings;
+    let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    [
+        ("submission.message_bytes_max", submission.message_bytes_max),
+        ("submission.header_bytes_max", wide(submission.header_bytes_max)),
+        ("submission.recipients_max", submission.recipients_max.into()),
+        ("submission.connections_max", wide(submission.connections_max)),
+        ("submission.connections_per_address_max", wide(submission.connections_per_address_max)),
+        ("submission.transactions_max", submission.transactions_max.into()),
+        ("submission.command_timeout_secs", submission.command_timeout_secs),
+        ("submission.data_timeout_secs", submission.data_timeout_secs),
+        ("submission.message_timeout_secs", submission.message_timeout_secs),
+        ("relay.connections_max", wide(relay.connections_max)),
+        ("relay.recipients_per_transaction_max", wide(relay.recipients_per_transaction_max)),
+        ("relay.connection_reuse_max", relay.connection_reuse_max.into()),
+        ("relay.command_timeout_secs", relay.command_timeout_secs),
+        ("queue.attempts_max_concurrent", wide(queue.attempts_max_concurrent)),
+        ("inbound.message_bytes_max", inbound.message_bytes_max),
+        ("inbound.connections_max", wide(inbound.connections_max)),
+        ("http.connections_max", wide(http.connections_max)),
+    ]
+}
+
+fn problem<T>(key: &str, text: &str) -> Result<T, Problem> {
+    Err((key.to_owned(), text.to_owned()))
+}
+
+/// Takes the smarthost's password from wherever the settings say it is.
+fn find_password(relay: &mut Relay, environment: Environment<'_>) -> Result<(), Problem> {
+    let read = |key: &str, path: &Path| match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(error) => problem(key, &format!("cannot read {}: {error}", path.display())),
+    };
+    if !relay.password_file.as_os_str().is_empty() {
+        relay.password = read("relay.password_file", &relay.password_file)?;
+    } else if !relay.password_credential.is_empty() {
+        let key = "relay.password_credential";
+        let Some(dir) = environment("CREDENTIALS_DIRECTORY") else {
+            return problem(
+                key,
+                "there are no systemd credentials; add LoadCredential= to the unit",
+            );
+        };
+        relay.password = read(key, &Path::new(&dir).join(&relay.password_credential))?;
+    } else if !relay.password_env.is_empty() {
+        let Some(password) = environment(&relay.password_env) else {
+            let text = format!("the environment has no variable `{}`", relay.password_env);
+            return problem("relay.password_env", &text);
+        };
+        relay.password = password;
+    }
+    Ok(())
+}
+
+/// The host's full name: the kernel's, completed from `/etc/hosts` where it has no domain.
+fn host_name() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let name = read("/proc/sys/kernel/hostname").trim().to_ascii_lowercase();
+    let hosts = read("/etc/hosts");
+    let full = format!("{name}.");
+    let words = hosts.lines().filter(|line| !line.starts_with('#'));
+    let mut words = words.flat_map(str::split_ascii_whitespace);
+    let full_name = words.find(|word| !name.contains('.') && word.starts_with(&full));
+    let found = full_name.map_or(name.clone(), str::to_owned);
+    if is_domain(&found) && name != "(none)" { found } else { "localhost".to_owned() }
+}
+
+/// `/var/lib/rebound` where it is ours to write, else the user's own place for state.
+fn default_data_dir(environment: Environment<'_>) -> PathBuf {
+    let system = PathBuf::from("/var/lib/rebound");
+    let home = environment("HOME").unwrap_or_else(|| "/".to_owned());
+    let user = environment("XDG_STATE_HOME")
+        .filter(|dir| dir.starts_with('/'))
+        .map_or_else(|| Path::new(&home).join(".local/state"), PathBuf::from)
+        .join("rebound");
+    let writable = |dir: &Path| {
+        fs::metadata(dir).is_ok_and(|metadata| metadata.is_dir())
+            && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+    };
+    if writable(&system) || (!system.exists() && writable(Path::new("/var/lib"))) {
+        system
+    } else {
+        user
+    }
+}
