@@ -1,0 +1,50 @@
+//! The commands besides the daemon, one file each.
+//!
+//! Each has a `run` that returns an exit code of `exit`.
+
+use std::io::Write;
+
+pub mod config;
+
+/// Exit codes, as `sysexits.h` has them.
+pub mod exit {
+    /// Everything went as asked.
+    pub const OK: u8 = 0;
+    /// It was done, and the answer is no.
+    pub const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 64;
+    /// The input cannot be read.
+    pub const DATA: u8 = 65;
+    /// The daemon cannot be reached.
+    pub const UNAVAILABLE: u8 = 69;
+    /// It may work later.
+    pub const TRY_AGAIN: u8 = 75;
+    /// The daemon refuses the token.
+    pub const NOT_PERMITTED: u8 = 77;
+    /// The configuration is wrong.
+    pub const CONFIG: u8 = 78;
+}
+
+/// Writes a line to standard output; a reader that has gone away is no error.
+pub fn say(line: impl std::fmt::Display) {
+    let written = writeln!(std::io::stdout().lock(), "{line}");
+    drop(written);
+}
+
+/// Writes a line to standard error.
+pub fn complain(line: impl std::fmt::Display) {
+    let written = writeln!(std::io::stderr().lock(), "rebound: {line}");
+    drop(written);
+}
+
+/// An error and what caused it, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
