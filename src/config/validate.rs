@@ -206,7 +206,7 @@ fn find_password(relay: &mut Relay, environment: Environment<'_>) -> Result<(), 
 /// The host's full name: the kernel's, completed from `/etc/hosts` where it has no domain.
 fn host_name() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let name = read("/proc/sys/kernel/hostname").trim().to_ascii_lowercase();
+    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
     let hosts = read("/etc/hosts");
     let full = format!("{name}.");
     let words = hosts.lines().filter(|line| !line.starts_with('#'));
