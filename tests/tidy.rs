@@ -3,6 +3,15 @@
 //!
 //! The tables below are the ones of `src/README.md`; change both together.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions,
+    reason = "a test stops at the first surprise"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,8 +52,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "mail", "bounce", "config", "clock", "store", "capture", "submission", "view", "net",
-            "secret", "maillog", "metrics",
+            "mail",
+            "bounce",
+            "config",
+            "clock",
+            "store",
+            "capture",
+            "submission",
+            "view",
+            "net",
+            "secret",
+            "maillog",
+            "metrics",
         ],
     ),
 ];
@@ -127,7 +146,8 @@ fn names_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let word = |text: &str| -> String {
         text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
     };
-    let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code: Vec<&str> =
+        code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let code = code.join("\n");
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices(prefix) {
@@ -172,8 +192,8 @@ fn no_module_knows_one_above_it() {
             panic!("{}: the module has no row in LAYERS", source.path.display());
         };
         for name in names_after(&source.code, "crate::") {
-            let known = LAYERS.iter().any(|(module, _)| *module == name)
-                || ROOF.contains(&name.as_str());
+            let known =
+                LAYERS.iter().any(|(module, _)| *module == name) || ROOF.contains(&name.as_str());
             if known && name != source.module && !allowed.contains(&name.as_str()) {
                 wrong.push(format!("{} uses crate::{name}", source.path.display()));
             }
@@ -266,6 +286,25 @@ fn the_readme_lists_every_setting() {
         .filter(|key| !readme.contains(&format!("`{key}`")))
         .collect();
     assert!(missing.is_empty(), "README.md does not list {missing:?}");
+}
+
+#[test]
+fn the_architecture_lists_every_limit() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("src/README.md")).unwrap();
+    let mut missing = Vec::new();
+    for source in sources() {
+        let constants =
+            source.code.lines().filter_map(|line| line.split_once("const ")?.1.split_once(':'));
+        for (name, _) in constants {
+            let is_limit =
+                name.contains("_MAX") || name.contains("TIMEOUT") || name.ends_with("_SECS");
+            if is_limit && !readme.contains(&format!("`{name}`")) {
+                missing.push(format!("{name} of {}", source.path.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "src/README.md does not list\n{}", missing.join("\n"));
 }
 
 #[test]
