@@ -1,0 +1,62 @@
+//! Measures the daemon: `cargo bench` for all of it, `cargo bench -- accept relay lookup kill9`
+//! for some, `--long` for the long runs.
+//!
+//! Nothing here fails for being slow. Each figure stands beside a baseline that is measured in
+//! the same run: the disk's own sync rate, a bare sink.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::await_holding_lock,
+    reason = "a benchmark stops at the first surprise and measures with its own clock"
+)]
+
+mod accept;
+mod daemon;
+mod kill9;
+mod lookup;
+mod relay;
+mod smtp;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let long = arguments.iter().any(|argument| argument == "--long");
+    let wanted = |name: &str| {
+        let mut named = arguments.iter().filter(|argument| !argument.starts_with("--")).peekable();
+        named.peek().is_none() || named.any(|argument| argument == name)
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    if wanted("accept") {
+        runtime.block_on(accept::run(long));
+    }
+    if wanted("relay") {
+        runtime.block_on(relay::run(long));
+    }
+    if wanted("lookup") {
+        runtime.block_on(lookup::run(long));
+    }
+    if wanted("kill9") {
+        runtime.block_on(kill9::run(long));
+    }
+}
+
+/// Says how many there were in a second, and how that compares with a baseline.
+fn rate(name: &str, count: usize, seconds: f64, baseline: Option<(&str, f64)>) -> f64 {
+    let rate = count as f64 / seconds;
+    match baseline {
+        Some((of, base)) => println!("{name:<44} {rate:>10.0}/s  {:>6.2} x {of}", rate / base),
+        None => println!("{name:<44} {rate:>10.0}/s"),
+    }
+    rate
+}
+
+/// The value below which `percent` of the sorted values lie.
+fn percentile(sorted: &[f64], percent: f64) -> f64 {
+    let at = (sorted.len() as f64 * percent / 100.0) as usize;
+    sorted[at.min(sorted.len() - 1)]
+}
