@@ -5,6 +5,8 @@ pub mod config;
 pub mod mail;
 pub mod maillog;
 pub mod metrics;
+pub mod net;
 pub mod relay;
 pub mod secret;
+pub mod smtp;
 pub mod store;

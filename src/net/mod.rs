@@ -1,0 +1,3 @@
+//! Connections: listeners with limits, TLS, and how everything is told to stop.
+
+pub mod shutdown;
