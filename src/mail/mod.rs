@@ -4,6 +4,7 @@
 //! Bad input is data: parsers return an error value and never panic.
 
 pub mod address;
+pub mod base64;
 pub mod envelope;
 pub mod header;
 pub mod message_id;

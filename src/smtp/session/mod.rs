@@ -1,0 +1,599 @@
+//! One session: what is allowed when, what is answered, what is asked of the service.
+//!
+//! Pure: octets go in through `receive`, `step` says what is to be done next, verdicts of the
+//! service come back through `verdict` and `ended`, output leaves through `take_output`.
+//!
+//! Of samotop's frame this uses `input`, `output` and `mode` of its `SmtpSession`, and its
+//! `Parser` for whatever the mode expects. Its `Interpret` and `Action` are not used: they take
+//! a boxed future for every command and would hide from this file what may come when.
+
+mod rules;
+
+use std::sync::Arc;
+
+use samotop_core::smtp::{DriverControl, ParseResult, Parser, SmtpContext, SmtpSession};
+
+use super::auth::{Credentials, Exchange};
+use super::body::BodyReader;
+use super::command::{AuthGrammar, Grammar, LineLimit};
+use super::reply::{self, Canned};
+use super::service::{
+    BareNewline, DATA_BLOCK_BYTES, Hello, HelloKind, MailCommand, Protocol, SessionEnd,
+    SessionOptions,
+};
+use crate::mail::Reply;
+use crate::mail::envelope::Recipient;
+
+/// The state of one session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    frame: SmtpContext,
+    options: Arc<SessionOptions>,
+    channel: Channel,
+    hello: Option<HelloKind>,
+    authenticated: bool,
+    transaction: Option<Transaction>,
+    exchange: Option<Exchange>,
+    intake: Option<Intake>,
+    awaiting: Awaiting,
+    /// What is to be asked or told before anything else, first thing first.
+    next: [Option<Question>; 2],
+    /// Octets of the input that are dealt with.
+    taken: usize,
+    /// Within a line that is too long, with the reply for its end.
+    skipping: Option<Canned>,
+    counters: Counters,
+    /// Counts whatever a deadline is for.
+    progress: u64,
+    /// Nothing more is read in this state.
+    halted: bool,
+    end: Option<SessionEnd>,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Write the output, then read.
+    Read,
+    /// Write the output: it has become large.
+    Write,
+    /// Ask the service, and give its answer to `verdict` or `ended`.
+    Ask(Question),
+}
+
+/// What the service is asked or told.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// Needs no answer.
+    Hello(Hello),
+    /// Needs no answer.
+    Reset,
+    /// Needs a verdict.
+    Authenticate(Credentials),
+    /// Needs a verdict.
+    Mail(MailCommand),
+    /// Needs a verdict.
+    Rcpt(Recipient),
+    /// Needs a verdict.
+    Data,
+    /// Needs a verdict; the octets are in `chunk`.
+    Chunk,
+    /// Needs replies.
+    End,
+}
+
+/// How well what is said is protected from being overheard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// Not at all.
+    Plain {
+        /// Whether both ends are on this host.
+        local: bool,
+        /// Whether STARTTLS can be had.
+        starttls: bool,
+    },
+    /// By TLS.
+    Tls,
+}
+
+/// What the driver must keep deadlines for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expecting {
+    /// A command or a line of an exchange.
+    Line,
+    /// The octets of a mail.
+    Data,
+}
+
+/// Whose answer is due.
+#[derive(Debug)]
+enum Awaiting {
+    Nothing,
+    Authenticate,
+    Mail { smtputf8: bool },
+    Rcpt,
+    Data,
+    Chunk,
+    End,
+}
+
+/// From MAIL to the end of the mail.
+#[derive(Debug)]
+struct Transaction {
+    smtputf8: bool,
+    accepted: u32,
+    refused: u32,
+}
+
+/// A mail on its way in.
+#[derive(Debug, Default)]
+struct Intake {
+    reader: BodyReader,
+    chunk: Vec<u8>,
+    bytes: u64,
+    block_bytes: u64,
+    refusal: Option<Reply>,
+}
+
+/// What reading a line came to.
+enum Line<T> {
+    /// Its end has not come yet.
+    Missing,
+    /// It is too long or makes no sense.
+    Refused(Canned),
+    /// What it says.
+    Read(T),
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    /// Since the last accepted mail.
+    errors: u32,
+    /// Since the last accepted mail.
+    idle_commands: u32,
+    transactions: u32,
+}
+
+impl Session {
+    /// A session before its greeting.
+    pub(crate) fn new(options: Arc<SessionOptions>, channel: Channel) -> Self {
+        Self {
+            frame: SmtpContext::default(),
+            options,
+            channel,
+            hello: None,
+            authenticated: false,
+            transaction: None,
+            exchange: None,
+            intake: None,
+            awaiting: Awaiting::Nothing,
+            next: [None, None],
+            taken: 0,
+            skipping: None,
+            counters: Counters::default(),
+            progress: 0,
+            halted: false,
+            end: None,
+        }
+    }
+
+    /// Greets the client (RFC 5321 §4.3.1).
+    pub(crate) fn greet(&mut self) {
+        let protocol = match self.options.protocol {
+            Protocol::Smtp => "ESMTP",
+            Protocol::Lmtp => "LMTP",
+        };
+        self.write_line(&format!("220 {} {protocol} Rebound", self.options.hostname));
+    }
+
+    /// Takes what the client sent.
+    pub(crate) fn receive(&mut self, octets: &[u8]) {
+        self.frame.session.input.extend_from_slice(octets);
+    }
+
+    /// What is to be done next.
+    pub(crate) fn step(&mut self) -> Step {
+        let step = self.turn();
+        if matches!(step, Step::Read) {
+            self.settle();
+        }
+        step
+    }
+
+    /// Takes the service's answer to the last question but `End`.
+    pub(crate) fn verdict(&mut self, verdict: Result<(), Reply>) {
+        let refusal = verdict.err().map(reply::refusal);
+        match (std::mem::replace(&mut self.awaiting, Awaiting::Nothing), refusal) {
+            (Awaiting::Chunk, refusal) => {
+                if let Some(intake) = self.intake.as_mut() {
+                    intake.refusal = refusal;
+                }
+            }
+            (Awaiting::Rcpt, Some(refusal)) => {
+                if let Some(transaction) = self.transaction.as_mut() {
+                    transaction.refused = transaction.refused.saturating_add(1);
+                }
+                self.refuse(&refusal);
+            }
+            (_, Some(refusal)) => self.refuse(&refusal),
+            (Awaiting::Authenticate, None) => {
+                self.authenticated = true;
+                self.say(reply::AUTHENTICATED);
+            }
+            (Awaiting::Mail { smtputf8 }, None) => {
+                self.transaction = Some(Transaction { smtputf8, accepted: 0, refused: 0 });
+                self.say(reply::SENDER_OK);
+            }
+            (Awaiting::Rcpt, None) => {
+                if let Some(transaction) = self.transaction.as_mut() {
+                    transaction.accepted = transaction.accepted.saturating_add(1);
+                }
+                self.say(reply::RECIPIENT_OK);
+            }
+            (Awaiting::Data, None) => {
+                self.intake = Some(Intake::default());
+                self.frame.session.mode = Some(SmtpSession::DATA_MODE);
+                self.say(reply::START_DATA);
+            }
+            (Awaiting::Nothing | Awaiting::End, None) => {}
+        }
+    }
+
+    /// Takes the service's replies to the end of the mail.
+    pub(crate) fn ended(&mut self, replies: Vec<Reply>) {
+        self.awaiting = Awaiting::Nothing;
+        let accepted = replies.iter().any(Reply::is_positive);
+        // RFC 2033 §4.2: exactly one reply for each accepted recipient, whatever the service says.
+        let owed = self.close_transaction();
+        let silent = std::iter::repeat_with(reply::unspecific);
+        let replies: Vec<Reply> = replies.into_iter().chain(silent).take(owed).collect();
+        for reply in &replies {
+            self.write_reply(reply);
+        }
+        if accepted {
+            self.counters.errors = 0;
+            self.counters.idle_commands = 0;
+        } else if replies.iter().any(Reply::is_permanent) {
+            self.count_error();
+        }
+        if replies.iter().any(|reply| reply.code == 421) {
+            self.close(SessionEnd::Refused);
+        }
+    }
+
+    /// The octets of the mail that the service is asked about.
+    pub(crate) fn chunk(&self) -> &[u8] {
+        self.intake.as_ref().map(|intake| intake.chunk.as_slice()).unwrap_or_default()
+    }
+
+    /// What is to be written or done, in order.
+    pub(crate) fn take_output(&mut self) -> Vec<DriverControl> {
+        std::mem::take(&mut self.frame.session.output)
+    }
+
+    /// What is waited for.
+    pub(crate) fn expecting(&self) -> Expecting {
+        if self.intake.is_some() { Expecting::Data } else { Expecting::Line }
+    }
+
+    /// Grows with every line and with every block of a mail.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress
+    }
+
+    /// A deadline has passed.
+    pub(crate) fn time_out(&mut self) {
+        self.write_line(reply::TIMED_OUT.as_str());
+        self.close(SessionEnd::TimedOut);
+    }
+
+    /// The daemon stops.
+    pub(crate) fn shut_down(&mut self) {
+        self.write_line(reply::STOPPING.as_str());
+        self.close(SessionEnd::Shutdown);
+    }
+
+    /// TLS has begun: all that was said before is forgotten (RFC 3207 §4.2).
+    pub(crate) fn secured(&mut self) {
+        let options = Arc::clone(&self.options);
+        let counters = std::mem::take(&mut self.counters);
+        let progress = self.progress;
+        *self = Self { counters, progress, ..Self::new(options, Channel::Tls) };
+    }
+
+    /// Why the session ended, where the session itself ended it.
+    pub(crate) fn take_end(&mut self) -> Option<SessionEnd> {
+        self.end.take()
+    }
+
+    /// Ends the transaction that a lost connection left behind; says whether there was one.
+    pub(crate) fn abandon(&mut self) -> bool {
+        self.intake = None;
+        self.transaction.take().is_some()
+    }
+
+    fn turn(&mut self) -> Step {
+        loop {
+            if let Some(question) = self.next.iter_mut().find_map(Option::take) {
+                return Step::Ask(question);
+            }
+            if self.halted {
+                return Step::Read;
+            }
+            if self.output_bytes() > OUTPUT_BYTES_MAX {
+                return Step::Write;
+            }
+            let step = match self.frame.session.mode {
+                Some(SmtpSession::DATA_MODE) => self.data_turn(),
+                Some(AUTH_MODE) => self.exchange_turn(),
+                _ => self.command_turn(),
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+    }
+
+    /// Lets go of the memory of input that is dealt with, before a wait.
+    fn settle(&mut self) {
+        let input = &mut self.frame.session.input;
+        if self.taken >= input.len() && self.intake.is_none() {
+            *input = Vec::new();
+        } else {
+            input.drain(..self.taken.min(input.len()));
+        }
+        self.taken = 0;
+    }
+
+    fn command_turn(&mut self) -> Option<Step> {
+        if self.untaken().starts_with(TLS_RECORD) {
+            self.say(reply::NOT_SMTP);
+            self.close(SessionEnd::Refused);
+            return None;
+        }
+        let limit = LineLimit::of_command(self.untaken());
+        match self.line(&Grammar, limit) {
+            Line::Missing => Some(Step::Read),
+            Line::Refused(refusal) => {
+                self.say(refusal);
+                None
+            }
+            Line::Read(command) => {
+                let question = self.command(command)?;
+                Some(Step::Ask(question))
+            }
+        }
+    }
+
+    fn exchange_turn(&mut self) -> Option<Step> {
+        let line = self.line(&AuthGrammar, LineLimit::AUTH);
+        if matches!(line, Line::Missing) {
+            return Some(Step::Read);
+        }
+        self.frame.session.mode = None;
+        match (line, self.exchange.take()) {
+            (Line::Read(line), Some(exchange)) => {
+                self.exchanged(exchange.line(&line)).map(Step::Ask)
+            }
+            (Line::Refused(refusal), _) => {
+                self.say(refusal);
+                None
+            }
+            (Line::Missing | Line::Read(_), _) => None,
+        }
+    }
+
+    fn data_turn(&mut self) -> Option<Step> {
+        let intake = self.intake.get_or_insert_default();
+        if intake.reader.is_at_end() {
+            return self.data_ended();
+        }
+        let input = self.frame.session.input.get(self.taken..).unwrap_or_default();
+        if input.is_empty() {
+            return Some(Step::Read);
+        }
+        let read = intake.take(input, &self.options);
+        self.taken = self.taken.saturating_add(read);
+        if intake.block_bytes >= DATA_BLOCK_BYTES {
+            intake.block_bytes = 0;
+            self.progress = self.progress.saturating_add(1);
+        }
+        if intake.refusal.is_some() || intake.chunk.is_empty() {
+            return None;
+        }
+        self.awaiting = Awaiting::Chunk;
+        Some(Step::Ask(Question::Chunk))
+    }
+
+    fn data_ended(&mut self) -> Option<Step> {
+        self.frame.session.mode = None;
+        self.progress = self.progress.saturating_add(1);
+        match self.intake.take().and_then(|intake| intake.refusal) {
+            None => {
+                self.awaiting = Awaiting::End;
+                Some(Step::Ask(Question::End))
+            }
+            Some(refusal) => {
+                let owed = self.close_transaction();
+                (1..owed).for_each(|_| self.write_reply(&refusal));
+                self.refuse(&refusal);
+                Some(Step::Ask(Question::Reset))
+            }
+        }
+    }
+
+    /// Ends the transaction without a mail; the service is told before it hears anything else.
+    fn owe_reset(&mut self) {
+        if self.transaction.take().is_some() {
+            let [first, _] = &mut self.next;
+            *first = Some(Question::Reset);
+        }
+    }
+
+    /// Ends the transaction with a mail, accepted or not; says how many replies that takes.
+    fn close_transaction(&mut self) -> usize {
+        self.counters.transactions = self.counters.transactions.saturating_add(1);
+        let recipients = self.transaction.take().map_or(0, |transaction| transaction.accepted);
+        match self.options.protocol {
+            Protocol::Smtp => 1,
+            Protocol::Lmtp => usize::try_from(recipients).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn untaken(&self) -> &[u8] {
+        self.frame.session.input.get(self.taken..).unwrap_or_default()
+    }
+
+    /// The next line of the input, as the parser of the mode reads it.
+    fn line<T, P>(&mut self, parser: &P, limit: LineLimit) -> Line<T>
+    where
+        P: Parser<Result<T, Canned>>,
+    {
+        if self.skipping.is_some() && !self.skip() {
+            return Line::Missing;
+        }
+        if let Some(refusal) = self.skipping.take() {
+            return Line::Refused(refusal);
+        }
+        let parsed: ParseResult<Result<T, Canned>> = parser.parse(self.untaken(), &self.frame);
+        match parsed {
+            Ok((length, line)) => {
+                self.taken = self.taken.saturating_add(length);
+                self.progress = self.progress.saturating_add(1);
+                line.map_or_else(Line::Refused, Line::Read)
+            }
+            Err(_incomplete) => {
+                if self.untaken().len() > limit.bytes_max {
+                    self.skipping = Some(limit.refusal);
+                }
+                Line::Missing
+            }
+        }
+    }
+
+    /// Drops input up to the end of the line; says whether that came.
+    fn skip(&mut self) -> bool {
+        let end = self.untaken().windows(2).position(|two| two == b"\r\n");
+        let dropped = match end {
+            Some(at) => at.saturating_add(2),
+            // The last octet may be the CR of the line's end.
+            None => self.untaken().len().saturating_sub(1),
+        };
+        self.taken = self.taken.saturating_add(dropped);
+        if end.is_some() {
+            self.progress = self.progress.saturating_add(1);
+        }
+        end.is_some()
+    }
+
+    fn say(&mut self, canned: Canned) {
+        self.write_line(canned.as_str());
+        if canned.is_closing() {
+            self.close(SessionEnd::Refused);
+        } else if canned.is_error() {
+            self.count_error();
+        }
+    }
+
+    fn refuse(&mut self, refusal: &Reply) {
+        self.write_reply(refusal);
+        if refusal.code == 421 {
+            self.close(SessionEnd::Refused);
+        } else if refusal.is_permanent() {
+            self.count_error();
+        }
+    }
+
+    fn count_error(&mut self) {
+        self.counters.errors = self.counters.errors.saturating_add(1);
+        if self.counters.errors >= self.options.errors_max && !self.halted {
+            self.write_line(reply::TOO_MANY_ERRORS.as_str());
+            self.close(SessionEnd::Refused);
+        }
+    }
+
+    fn leave(&mut self, canned: Canned, end: SessionEnd) -> Option<Question> {
+        self.write_line(canned.as_str());
+        self.close(end);
+        None
+    }
+
+    /// Nothing is read or said any more.
+    fn close(&mut self, end: SessionEnd) {
+        if !self.halted {
+            self.frame.session.say(DriverControl::Shutdown);
+            self.halted = true;
+            self.end = Some(end);
+        }
+    }
+
+    fn write_line(&mut self, line: &str) {
+        self.write(line.as_bytes());
+        self.write(b"\r\n");
+    }
+
+    fn write_reply(&mut self, reply: &Reply) {
+        let mut octets = Vec::new();
+        reply::write(&mut octets, reply);
+        self.write(&octets);
+    }
+
+    /// Replies are gathered until the driver writes them (RFC 2920 §3.2).
+    fn write(&mut self, octets: &[u8]) {
+        let output = &mut self.frame.session.output;
+        match output.last_mut() {
+            Some(DriverControl::Response(gathered)) => gathered.extend_from_slice(octets),
+            _ => output.push(DriverControl::Response(octets.to_vec())),
+        }
+    }
+
+    fn output_bytes(&self) -> usize {
+        let bytes = |control: &DriverControl| match control {
+            DriverControl::Response(octets) => octets.len(),
+            DriverControl::StartTls | DriverControl::Shutdown => 0,
+        };
+        self.frame.session.output.iter().map(bytes).sum()
+    }
+}
+
+impl Intake {
+    /// Reads from `input` what belongs to the mail; says how much that was.
+    fn take(&mut self, input: &[u8], options: &SessionOptions) -> usize {
+        self.chunk.clear();
+        let read = self.reader.read(input, &mut self.chunk);
+        self.bytes = self.bytes.saturating_add(count(self.chunk.len()));
+        self.block_bytes = self.block_bytes.saturating_add(count(read));
+        if self.refusal.is_none() {
+            self.refusal = self.defect(options).map(Reply::from);
+        }
+        read
+    }
+
+    fn defect(&self, options: &SessionOptions) -> Option<Canned> {
+        let defects = self.reader.defects();
+        if defects.nul {
+            Some(reply::NUL_IN_MAIL)
+        } else if defects.bare_newline && options.bare_newline == BareNewline::Refuse {
+            Some(reply::BARE_NEWLINE)
+        } else if is_over(self.bytes, options) {
+            Some(reply::TOO_LARGE)
+        } else {
+            None
+        }
+    }
+}
+
+fn is_over(bytes: u64, options: &SessionOptions) -> bool {
+    options.message_bytes_max > 0 && bytes > options.message_bytes_max
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// The mode in which a line of an AUTH exchange is expected.
+const AUTH_MODE: &str = "AUTH";
+/// How a TLS handshake begins: a client that took this for an implicit TLS port.
+const TLS_RECORD: &[u8] = &[0x16, 0x03];
+/// Replies that are gathered before they are written.
+const OUTPUT_BYTES_MAX: usize = 16_384;

@@ -1,0 +1,262 @@
+//! What is allowed when, and what a command is answered (RFC 5321 §4.1.4, §4.3.2).
+
+use samotop_core::smtp::DriverControl;
+
+use super::super::auth::{Exchange, Turn};
+use super::super::command::{Command, ForwardPath};
+use super::super::parameters;
+use super::super::reply::{self, Canned};
+use super::super::service::{Auth, Hello, HelloKind, MailCommand, Protocol, SessionEnd};
+use super::{AUTH_MODE, Awaiting, Channel, Question, Session, is_over};
+use crate::mail::envelope::Recipient;
+use crate::mail::{Address, ReversePath};
+
+impl Session {
+    pub(super) fn command(&mut self, command: Command) -> Option<Question> {
+        if is_idle(&command) {
+            self.counters.idle_commands = self.counters.idle_commands.saturating_add(1);
+            if self.counters.idle_commands > self.options.idle_commands_max {
+                self.say(reply::TOO_MANY_COMMANDS);
+                return None;
+            }
+        }
+        let canned = match command {
+            Command::Hello(hello) => return self.hello(hello),
+            Command::Auth { mechanism, initial } => match self.auth_refusal() {
+                Some(refusal) => refusal,
+                None => {
+                    let turn = Exchange::begin(&mechanism, initial.as_deref());
+                    return self.exchanged(turn);
+                }
+            },
+            Command::Mail(path, parameters) => match self.mail(path, &parameters) {
+                Ok(question) => return Some(question),
+                Err(refusal) => refusal,
+            },
+            Command::Rcpt(path, parameters) => match self.rcpt(path, &parameters) {
+                Ok(question) => return Some(question),
+                Err(refusal) => refusal,
+            },
+            Command::Data => match self.data_refusal() {
+                Some(refusal) => refusal,
+                None => {
+                    self.awaiting = Awaiting::Data;
+                    return Some(Question::Data);
+                }
+            },
+            Command::Rset => {
+                self.owe_reset();
+                reply::OK
+            }
+            Command::StartTls => match self.starttls_refusal() {
+                Some(refusal) => refusal,
+                None => {
+                    self.say(reply::READY_FOR_TLS);
+                    self.frame.session.say(DriverControl::StartTls);
+                    self.halted = true;
+                    return None;
+                }
+            },
+            Command::Noop => reply::OK,
+            Command::Help => reply::HELP,
+            Command::Vrfy => reply::CANNOT_VERIFY,
+            Command::NotImplemented => reply::NOT_IMPLEMENTED,
+            Command::Quit => return self.leave(reply::BYE, SessionEnd::Quit),
+            Command::Foreign => return self.leave(reply::NOT_SMTP, SessionEnd::Refused),
+        };
+        self.say(canned);
+        None
+    }
+
+    fn hello(&mut self, hello: Hello) -> Option<Question> {
+        let fits = match self.options.protocol {
+            Protocol::Smtp => hello.kind != HelloKind::Lhlo,
+            Protocol::Lmtp => hello.kind == HelloKind::Lhlo,
+        };
+        if !fits {
+            self.say(reply::UNKNOWN_COMMAND);
+            return None;
+        }
+        // RFC 5321 §4.1.4: a new EHLO ends the transaction as RSET does.
+        self.owe_reset();
+        self.hello = Some(hello.kind);
+        let mut lines = vec![self.options.hostname.clone()];
+        if hello.kind != HelloKind::Helo {
+            lines.extend(self.extensions());
+        }
+        let last = lines.len().saturating_sub(1);
+        for (number, line) in lines.iter().enumerate() {
+            let separator = if number == last { ' ' } else { '-' };
+            self.write_line(&format!("250{separator}{line}"));
+        }
+        let [_, second] = &mut self.next;
+        *second = Some(Question::Hello(hello));
+        None
+    }
+
+    fn extensions(&self) -> Vec<String> {
+        let mut lines = vec!["PIPELINING".to_owned()];
+        lines.push(match self.options.message_bytes_max {
+            0 => "SIZE".to_owned(),
+            most => format!("SIZE {most}"),
+        });
+        lines.extend(["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"].map(str::to_owned));
+        let limits: Vec<String> =
+            [("RCPTMAX", self.options.recipients_max), ("MAILMAX", self.options.transactions_max)]
+                .into_iter()
+                // RFC 9422 §4: one to six digits, not 0; what is larger is as good as no limit.
+                .filter(|(_, most)| (1..1_000_000).contains(most))
+                .map(|(name, most)| format!(" {name}={most}"))
+                .collect();
+        if !limits.is_empty() {
+            lines.push(format!("LIMITS{}", limits.concat()));
+        }
+        if matches!(self.channel, Channel::Plain { starttls: true, .. }) {
+            lines.push("STARTTLS".to_owned());
+        }
+        if self.is_auth_offered() {
+            lines.push("AUTH PLAIN LOGIN".to_owned());
+        }
+        lines
+    }
+
+    /// Passwords go over TLS or stay on this host (RFC 4954 §4).
+    fn is_auth_offered(&self) -> bool {
+        let private = match self.channel {
+            Channel::Tls => true,
+            Channel::Plain { local, .. } => local,
+        };
+        self.options.auth != Auth::None && private
+    }
+
+    fn auth_refusal(&self) -> Option<Canned> {
+        if self.options.auth == Auth::None {
+            Some(reply::NOT_IMPLEMENTED)
+        } else if !matches!(self.hello, Some(HelloKind::Ehlo | HelloKind::Lhlo)) {
+            Some(self.hello_first())
+        } else if !self.is_auth_offered() {
+            Some(reply::AUTH_NEEDS_TLS)
+        } else if self.authenticated {
+            Some(reply::AUTH_ALREADY)
+        } else if self.transaction.is_some() {
+            Some(reply::IN_TRANSACTION)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn exchanged(&mut self, turn: Turn) -> Option<Question> {
+        match turn {
+            Turn::Challenge(challenge, exchange) => {
+                self.write_line(&format!("334 {challenge}"));
+                self.exchange = Some(exchange);
+                self.frame.session.mode = Some(AUTH_MODE);
+                None
+            }
+            Turn::Complete(credentials) => {
+                self.awaiting = Awaiting::Authenticate;
+                Some(Question::Authenticate(credentials))
+            }
+            Turn::Refused(refusal) => {
+                self.say(refusal);
+                None
+            }
+        }
+    }
+
+    fn mail(&mut self, path: ReversePath, parameters: &str) -> Result<Question, Canned> {
+        if self.hello.is_none() {
+            return Err(self.hello_first());
+        }
+        if self.options.auth == Auth::Required && !self.authenticated {
+            let possible = self.is_auth_offered();
+            return Err(if possible { reply::AUTH_NEEDED } else { reply::TLS_NEEDED });
+        }
+        if self.transaction.is_some() {
+            return Err(reply::NESTED_MAIL);
+        }
+        if self.counters.transactions >= self.options.transactions_max {
+            return Err(reply::TOO_MANY_MAILS);
+        }
+        let said = parameters::mail(parameters, self.is_auth_offered())?;
+        if path.address().is_some_and(|address| !address.is_ascii()) && !said.smtputf8 {
+            return Err(reply::NEEDS_SMTPUTF8);
+        }
+        // RFC 1870 §6.1: what is declared too large is refused before it is sent.
+        if said.size_bytes.is_some_and(|bytes| is_over(bytes, &self.options)) {
+            return Err(reply::TOO_LARGE);
+        }
+        self.awaiting = Awaiting::Mail { smtputf8: said.smtputf8 };
+        Ok(Question::Mail(MailCommand {
+            reverse_path: path,
+            size_bytes: said.size_bytes,
+            body: said.body,
+            smtputf8: said.smtputf8,
+        }))
+    }
+
+    fn rcpt(&mut self, path: ForwardPath, parameters: &str) -> Result<Question, Canned> {
+        let transaction = self.transaction.as_ref().ok_or(reply::MAIL_FIRST)?;
+        if transaction.accepted >= self.options.recipients_max {
+            return Err(reply::TOO_MANY_RECIPIENTS);
+        }
+        parameters::rcpt(parameters)?;
+        let address = match path {
+            ForwardPath::Address(address) => address,
+            ForwardPath::Postmaster => {
+                Address::parse(&format!("postmaster@{}", self.options.hostname))
+                    .map_err(|_e| reply::RECIPIENT_SYNTAX)?
+            }
+        };
+        if !address.is_ascii() && !transaction.smtputf8 {
+            return Err(reply::NEEDS_SMTPUTF8);
+        }
+        self.awaiting = Awaiting::Rcpt;
+        Ok(Question::Rcpt(Recipient { address }))
+    }
+
+    fn data_refusal(&self) -> Option<Canned> {
+        match &self.transaction {
+            None => Some(reply::MAIL_FIRST),
+            Some(transaction) if transaction.accepted > 0 => None,
+            // RFC 2033 §4.2 wants 503 in LMTP; RFC 5321 §3.3 takes either.
+            Some(transaction)
+                if transaction.refused == 0 || self.options.protocol == Protocol::Lmtp =>
+            {
+                Some(reply::RCPT_FIRST)
+            }
+            Some(_) => Some(reply::NO_RECIPIENTS),
+        }
+    }
+
+    fn starttls_refusal(&self) -> Option<Canned> {
+        match self.channel {
+            Channel::Tls => Some(reply::TLS_ALREADY),
+            Channel::Plain { starttls: false, .. } => Some(reply::NOT_IMPLEMENTED),
+            Channel::Plain { .. } if self.transaction.is_some() => Some(reply::IN_TRANSACTION),
+            // What came along was not protected, and must not pass for what came in TLS.
+            Channel::Plain { .. } if !self.untaken().is_empty() => Some(reply::TLS_PIPELINED),
+            Channel::Plain { .. } => None,
+        }
+    }
+
+    fn hello_first(&self) -> Canned {
+        match self.options.protocol {
+            Protocol::Smtp => reply::HELLO_FIRST,
+            Protocol::Lmtp => reply::LHLO_FIRST,
+        }
+    }
+}
+
+/// Whether it brings no mail nearer; a client that does nothing else holds a connection for ever.
+fn is_idle(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Hello(_)
+            | Command::Rset
+            | Command::Noop
+            | Command::Vrfy
+            | Command::Help
+            | Command::NotImplemented
+    )
+}
