@@ -1,0 +1,337 @@
+//! TLS, as server and as client: rustls with ring, TLS 1.2 and 1.3 (RFC 8996, RFC 9325).
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::client::verify_server_name;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{
+    self, ClientConfig, CommonState, DigitallySignedStruct, InconsistentKeys, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+use crate::config::Certificate;
+
+/// The certificates of our servers; they can be replaced while connections go on.
+#[derive(Debug)]
+pub struct ServerTls {
+    config: RwLock<Arc<ServerConfig>>,
+}
+
+impl ServerTls {
+    /// Reads the certificates; the first is for clients that name no host, or one we do not know.
+    pub fn load(certificates: &[Certificate]) -> Result<Self, TlsError> {
+        Ok(Self { config: RwLock::new(Arc::new(server_config(certificates)?)) })
+    }
+
+    /// Reads the certificates again; when that fails, those in use stay.
+    pub fn reload(&self, certificates: &[Certificate]) -> Result<(), TlsError> {
+        let config = Arc::new(server_config(certificates)?);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    /// The server's part of a handshake; also says version and cipher.
+    pub async fn accept<S>(&self, stream: S) -> io::Result<(server::TlsStream<S>, String)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let stream = timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+        let described = describe(stream.get_ref().1);
+        Ok((stream, described))
+    }
+}
+
+/// How we connect to other servers; cheap to clone.
+#[derive(Clone)]
+pub struct ClientTls {
+    connector: TlsConnector,
+}
+
+/// Whether the certificate of a server must be valid for its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// It must.
+    Yes,
+    /// Encrypted, but to whom is unknown.
+    No,
+}
+
+impl ClientTls {
+    /// Trusts what the system trusts, or only the certificates in `ca_file`.
+    pub fn new(verify: Verify, ca_file: Option<&Path>) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Library)?;
+        let config = match verify {
+            Verify::Yes => builder.with_root_certificates(match ca_file {
+                Some(path) => roots_of(path)?,
+                None => system_roots()?,
+            }),
+            Verify::No => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+        };
+        Ok(Self { connector: TlsConnector::from(Arc::new(config.with_no_client_auth())) })
+    }
+
+    /// What a library takes that does the handshake itself.
+    pub fn connector(&self) -> &TlsConnector {
+        &self.connector
+    }
+
+    /// The client's part of a handshake with the server `host`; also says version and cipher.
+    pub async fn connect<S>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> io::Result<(client::TlsStream<S>, String)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let stream = timeout(HANDSHAKE_TIMEOUT, self.connector.connect(name, stream)).await??;
+        let described = describe(stream.get_ref().1);
+        Ok((stream, described))
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").finish_non_exhaustive()
+    }
+}
+
+/// Version and cipher for `Received` fields and logs, such as `TLSv1.3 TLS13_AES_256_GCM_SHA384`.
+pub fn describe(connection: &CommonState) -> String {
+    let version = match connection.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "TLS",
+    };
+    match connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()) {
+        Some(cipher) => format!("{version} {cipher}"),
+        None => version.to_owned(),
+    }
+}
+
+/// Why TLS cannot be used as it is configured.
+#[derive(Debug)]
+pub enum TlsError {
+    /// A file cannot be read, or is no PEM.
+    ConfigFile {
+        /// What it should hold.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// A file is PEM, but what it should hold is not in it.
+    ConfigFileEmpty {
+        /// What it should hold.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+    },
+    /// A certificate and a key do not belong together, or cannot be used.
+    ConfigPair {
+        /// The certificate.
+        cert_file: PathBuf,
+        /// The key.
+        key_file: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// There is no certificate at all.
+    ConfigNoCertificate,
+    /// The system trusts nobody.
+    NoRoots(Option<rustls_native_certs::Error>),
+    /// The library refuses.
+    Library(rustls::Error),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfigFile { what, path, source } => {
+                write!(f, "cannot read the {what} in {}: {source}", path.display())
+            }
+            Self::ConfigFileEmpty { what, path } => {
+                write!(f, "there is no {what} in PEM form in {}", path.display())
+            }
+            Self::ConfigPair { cert_file, key_file, source } => {
+                let (cert, key) = (cert_file.display(), key_file.display());
+                match source {
+                    rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                        write!(f, "the key in {key} does not belong to the certificate in {cert}")
+                    }
+                    _ => write!(f, "cannot use certificate {cert} with key {key}: {source}"),
+                }
+            }
+            Self::ConfigNoCertificate => f.write_str("no certificate is configured for TLS"),
+            Self::NoRoots(_) => f.write_str(
+                "the system has no trusted certificates; install ca-certificates or name a CA file",
+            ),
+            Self::Library(source) => write!(f, "cannot set up TLS: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::ConfigFile { source, .. } => Some(source),
+            Self::ConfigPair { source, .. } | Self::Library(source) => Some(source),
+            Self::NoRoots(source) => {
+                source.as_ref().map(|source| -> &(dyn std::error::Error + 'static) { source })
+            }
+            Self::ConfigFileEmpty { .. } | Self::ConfigNoCertificate => None,
+        }
+    }
+}
+
+fn server_config(certificates: &[Certificate]) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let pairs = certificates.iter().map(|pair| Pair::load(pair, &provider));
+    let pairs = pairs.collect::<Result<Vec<Pair>, TlsError>>()?;
+    if pairs.is_empty() {
+        return Err(TlsError::ConfigNoCertificate);
+    }
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Library)?;
+    Ok(builder.with_no_client_auth().with_cert_resolver(Arc::new(Pairs(pairs))))
+}
+
+/// Chooses by the name that the client asks for (RFC 6066 §3).
+#[derive(Debug)]
+struct Pairs(Vec<Pair>);
+
+#[derive(Debug)]
+struct Pair {
+    certified: Arc<CertifiedKey>,
+}
+
+impl Pair {
+    fn load(pair: &Certificate, provider: &CryptoProvider) -> Result<Self, TlsError> {
+        let chain = certificates_in(&pair.cert_file)?;
+        let key = PrivateKeyDer::from_pem_file(&pair.key_file)
+            .map_err(|source| file_error("private key", &pair.key_file, source))?;
+        let certified = CertifiedKey::from_der(chain, key, provider).map_err(|source| {
+            let (cert_file, key_file) = (pair.cert_file.clone(), pair.key_file.clone());
+            TlsError::ConfigPair { cert_file, key_file, source }
+        })?;
+        Ok(Self { certified: Arc::new(certified) })
+    }
+
+    fn is_for(&self, name: &ServerName<'_>) -> bool {
+        self.certified
+            .end_entity_cert()
+            .and_then(ParsedCertificate::try_from)
+            .is_ok_and(|certificate| verify_server_name(&certificate, name).is_ok())
+    }
+}
+
+impl ResolvesServerCert for Pairs {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let named = name.and_then(|name| self.0.iter().find(|pair| pair.is_for(&name)));
+        named.or_else(|| self.0.first()).map(|pair| Arc::clone(&pair.certified))
+    }
+}
+
+fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let what = "certificate";
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| file_error(what, path, source))?;
+    if chain.is_empty() {
+        return Err(TlsError::ConfigFileEmpty { what, path: path.to_owned() });
+    }
+    Ok(chain)
+}
+
+fn file_error(what: &'static str, path: &Path, source: pem::Error) -> TlsError {
+    let path = path.to_owned();
+    match source {
+        pem::Error::NoItemsFound => TlsError::ConfigFileEmpty { what, path },
+        source => TlsError::ConfigFile { what, path, source },
+    }
+}
+
+fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates_in(path)? {
+        roots.add(certificate).map_err(TlsError::Library)?;
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let mut found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // A certificate that the library cannot read is one that we do not trust.
+    let (added, _ignored) = roots.add_parsable_certificates(found.certs);
+    if added == 0 { Err(TlsError::NoRoots(found.errors.pop())) } else { Ok(roots) }
+}
+
+/// Takes any certificate, but checks that the server has its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The time for one handshake, in either direction.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
