@@ -4,20 +4,36 @@
 //! or a report into a category. Both are pure and never fail: what is odd about a mail is a
 //! `Defect` in the answer.
 
+mod address;
+mod arf;
+mod autoreply;
 pub mod category;
 pub mod classify;
+mod detect;
+mod dsn;
 pub mod facts;
+mod headers;
+mod mime;
+mod original;
+mod parsed;
+mod reason;
+mod rules;
+mod text;
 
 pub use category::{Category, Fault, RecommendedAction};
-pub use classify::{Blocklist, Classification, Rules, Subject};
+pub use classify::{Blocklist, Classification, Subject};
 pub use facts::{
     Action, Defect, Diagnostic, Facts, Original, RecipientFacts, Report, Verdict, Why,
 };
+pub use parsed::Parsed;
+pub use rules::{Rules, RulesError};
 
 /// Reads a mail: whether it is a report, and if so of what.
 ///
 /// Takes linear time in the length of `mail`, keeps no reference to it and never panics.
 pub fn read(mail: &[u8]) -> Facts {
-    let _ = mail;
-    Facts::default()
+    detect::read(mail)
 }
+
+/// Recipients of one report that are kept; real reports name fewer.
+pub const RECIPIENTS_MAX: usize = 2000;

@@ -1,0 +1,131 @@
+//! Addresses as reports write them: in brackets, quotes, comments, with a type in front.
+
+use crate::mail::Address;
+
+/// `type; value` of a DSN field (RFC 3464 §2.1.2): the type in lower case, empty where there
+/// is none, and the value.
+pub(super) fn typed(value: &str) -> (String, &str) {
+    match value.split_once(';') {
+        Some((kind, rest)) if is_type(kind.trim()) => {
+            (kind.trim().to_ascii_lowercase(), rest.trim())
+        }
+        _ => (String::new(), value.trim()),
+    }
+}
+
+/// A recipient as a DSN field gives it, its type taken off and its codings undone.
+pub(super) fn of_field(value: &str) -> Option<String> {
+    let (kind, value) = typed(value);
+    // The type may stand there twice, or be one that nobody registered.
+    let value = typed(value).1;
+    let value = if kind == "utf-8" { unicode_decoded(value) } else { xtext_decoded(value) };
+    clean(&value)
+}
+
+/// An address without what surrounds it; a lone local part is kept, nothing else is.
+pub(super) fn clean(text: &str) -> Option<String> {
+    let text = text.trim();
+    let text = match (text.find('<'), text.rfind('>')) {
+        (Some(open), Some(close)) if open < close => {
+            let inner = text.get(open..=close).unwrap_or(text);
+            inner.trim_matches(['<', '>', ' '])
+        }
+        _ => text,
+    };
+    let text = text.trim_matches(['<', '>', '"', '\'', ' ', '\t', ',', ';', ':', '(', ')']);
+    let text = super::text::strip_prefix_ignore_case(text, "mailto:").unwrap_or(text);
+    let text = super::text::strip_prefix_ignore_case(text, "smtp:").unwrap_or(text);
+    let quoted = text.starts_with('"') || text.contains("\"@");
+    let word = if quoted { text } else { text.split_whitespace().next().unwrap_or_default() };
+    let word = word.trim_end_matches(['.', ',', ';', ':', '>', ')']);
+    let sound = !word.is_empty() && word.len() <= 320 && !word.chars().any(char::is_control);
+    sound.then(|| word.to_owned())
+}
+
+/// Whether `text` is an address with a domain.
+pub(super) fn is_complete(text: &str) -> bool {
+    text.contains('@') && (Address::parse(text).is_ok() || is_lenient(text))
+}
+
+/// Addresses that exist although the grammar says no: a dot at the end of the local part or
+/// two in a row, as some providers give them out.
+fn is_lenient(text: &str) -> bool {
+    text.rsplit_once('@').is_some_and(|(local, domain)| {
+        let sound =
+            |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[],;:\"@\\".contains(c);
+        !local.is_empty()
+            && local.len() <= 64
+            && local.chars().all(sound)
+            && domain.contains('.')
+            && crate::mail::address::is_domain(domain)
+    })
+}
+
+/// Undoes the xtext (RFC 3461 §4) of the characters that it must code and that stand in
+/// addresses. Any other `+XX` is left alone: it may be a subaddress.
+fn xtext_decoded(text: &str) -> String {
+    text.replace("+3D", "=")
+        .replace("+2B", "+")
+        .replace("+40", "@")
+        .replace("+3d", "=")
+        .replace("+2b", "+")
+}
+
+/// Undoes `\x{HEX}` (RFC 6533 §3).
+fn unicode_decoded(text: &str) -> String {
+    let mut decoded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tail)) = rest.split_once("\\x{") {
+        decoded.push_str(before);
+        let coded = tail.split_once('}').and_then(|(hex, after)| {
+            let code = u32::from_str_radix(hex, 16).ok()?;
+            Some((char::from_u32(code)?, after))
+        });
+        match coded {
+            Some((c, after)) => {
+                decoded.push(c);
+                rest = after;
+            }
+            None => {
+                decoded.push_str("\\x{");
+                rest = tail;
+            }
+        }
+    }
+    decoded.push_str(rest);
+    decoded
+}
+
+fn is_type(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 20
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_/. ".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipients_of_dsn_fields_lose_all_wrapping() {
+        for (value, want) in [
+            ("rfc822; a@b.example", Some("a@b.example")),
+            ("RFC822;a@b.example", Some("a@b.example")),
+            ("rfc822; <<a@b.example>>", Some("a@b.example")),
+            ("rfc822; \"a@b.example\"", Some("a@b.example")),
+            ("rfc/822; a@b.example", Some("a@b.example")),
+            ("a@b.example", Some("a@b.example")),
+            ("rfc822; a@b.example (the reason)", Some("a@b.example")),
+            ("rfc822; A B <a@b.example>", Some("a@b.example")),
+            ("rfc822;a+2Bx@b.example", Some("a+x@b.example")),
+            ("rfc822;a+20x@b.example", Some("a+20x@b.example")),
+            ("utf-8; \\x{E9}t\\x{E9}@b.example", Some("été@b.example")),
+            ("rfc822; mailto:a@b.example", Some("a@b.example")),
+            ("x-local; joe", Some("joe")),
+            ("rfc822;", None),
+            ("", None),
+        ] {
+            assert_eq!(of_field(value).as_deref(), want, "{value}");
+        }
+    }
+}
