@@ -2,6 +2,7 @@
 pub mod bounce;
 pub mod clock;
 pub mod config;
+pub mod http;
 pub mod mail;
 pub mod maillog;
 pub mod metrics;

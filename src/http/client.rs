@@ -1,0 +1,187 @@
+//! The little HTTP client of the commands: one GET over plain HTTP, the answer as JSON.
+//!
+//! It talks to our own daemon, so it knows no TLS, no redirect and no proxy; everything it reads
+//! is bounded in size and in time all the same.
+
+use std::fmt;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, Uri, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The base URL is not `http://host[:port]`, or the path cannot stand in a request.
+    Address(String),
+    /// The daemon could not be reached.
+    Connect(String, std::io::Error),
+    /// The conversation broke off.
+    Http(String, hyper::Error),
+    /// The daemon did not answer in time.
+    Timeout(String),
+    /// The answer is not JSON, or larger than `RESPONSE_BYTES_MAX`.
+    Answer(String, Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Asks the daemon at `base_url` (`http://127.0.0.1:8025`) for `path_and_query`, which is
+/// percent-encoded already (see `encode`); returns the status and the JSON of the answer.
+///
+/// # Errors
+/// When there is no answer that is JSON. An answer such as 404 is no error.
+pub async fn get(
+    base_url: &str,
+    path_and_query: &str,
+    token: Option<&str>,
+) -> Result<(u16, serde_json::Value), ClientError> {
+    let (authority, request) = request(base_url, path_and_query, token)?;
+    let late = || ClientError::Timeout(base_url.to_owned());
+    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&authority)).await;
+    let stream = stream
+        .map_err(|_elapsed| late())?
+        .map_err(|error| ClientError::Connect(base_url.to_owned(), error))?;
+    timeout(RESPONSE_TIMEOUT, exchange(stream, request, base_url)).await.map_err(|_e| late())?
+}
+
+/// A text as it may stand in one segment of a path or in a value of a query.
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        // RFC 3986 §2.3: unreserved characters stand for themselves.
+        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
+            encoded.push(char::from(octet));
+        } else {
+            encoded.push_str(&format!("%{octet:02X}"));
+        }
+    }
+    encoded
+}
+
+fn request(
+    base_url: &str,
+    path_and_query: &str,
+    token: Option<&str>,
+) -> Result<(String, Request<Empty<Bytes>>), ClientError> {
+    let bad = || ClientError::Address(base_url.to_owned());
+    let base: Uri = base_url.parse().map_err(|_e| bad())?;
+    let is_plain = base.scheme_str().is_none_or(|scheme| scheme == "http");
+    let host = base.host().filter(|host| is_plain && !host.is_empty()).ok_or_else(bad)?;
+    let authority = format!("{host}:{}", base.port_u16().unwrap_or(DEFAULT_PORT));
+    let path = format!("{}{path_and_query}", base.path().trim_end_matches('/'));
+    let mut builder = Request::get(path)
+        .header(header::HOST, &authority)
+        .header(header::ACCEPT, "application/json");
+    if let Some(token) = token {
+        builder = builder.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = builder
+        .body(Empty::new())
+        .map_err(|_e| ClientError::Address(format!("{base_url} with {path_and_query}")))?;
+    Ok((authority, request))
+}
+
+async fn exchange(
+    stream: TcpStream,
+    request: Request<Empty<Bytes>>,
+    base_url: &str,
+) -> Result<(u16, serde_json::Value), ClientError> {
+    let broken = |error| ClientError::Http(base_url.to_owned(), error);
+    let connecting = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+    let (mut sender, connection) = connecting.await.map_err(broken)?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        read(response, base_url).await
+    };
+    tokio::pin!(connection, answer);
+    // The connection does the reading and writing; it may end before the body is taken out.
+    tokio::select! {
+        answered = &mut answer => answered,
+        ended = &mut connection => match ended {
+            Ok(()) => answer.await,
+            Err(error) => Err(broken(error)),
+        },
+    }
+}
+
+async fn read(
+    response: Response<Incoming>,
+    base_url: &str,
+) -> Result<(u16, serde_json::Value), ClientError> {
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| ClientError::Answer(base_url.to_owned(), error))?.to_bytes();
+    let value = serde_json::from_slice(&body)
+        .map_err(|error| ClientError::Answer(base_url.to_owned(), Box::new(error)))?;
+    Ok((status, value))
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(url) => write!(f, "`{url}` is no address such as http://127.0.0.1:8025"),
+            Self::Connect(url, _) => write!(f, "cannot reach the daemon at {url}"),
+            Self::Http(url, _) => write!(f, "the conversation with the daemon at {url} broke off"),
+            Self::Timeout(url) => write!(f, "the daemon at {url} did not answer in time"),
+            Self::Answer(url, _) => write!(f, "cannot read the answer of the daemon at {url}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Connect(_, error) => Some(error),
+            Self::Http(_, error) => Some(error),
+            Self::Answer(_, error) => Some(error.as_ref()),
+            Self::Address(_) | Self::Timeout(_) => None,
+        }
+    }
+}
+
+/// How long opening the connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take: longer than the longest long poll.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// Octets of an answer.
+const RESPONSE_BYTES_MAX: usize = 67_108_864;
+
+const DEFAULT_PORT: u16 = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls_are_plain_http() {
+        for (url, want) in [
+            ("http://127.0.0.1:8025", Some("127.0.0.1:8025")),
+            ("http://[::1]:8025/", Some("[::1]:8025")),
+            ("http://localhost", Some("localhost:80")),
+            ("127.0.0.1:8025", Some("127.0.0.1:8025")),
+            ("https://127.0.0.1:8025", None),
+            ("/v1", None),
+            ("", None),
+        ] {
+            let got = request(url, "/health", None).ok().map(|(authority, _)| authority);
+            assert_eq!(got.as_deref(), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_base_path_stays_in_front_and_the_token_goes_along() {
+        let (_, request) = request("http://h/rebound/", "/health", Some("t")).unwrap();
+        assert_eq!(request.uri(), "/rebound/health");
+        assert_eq!(request.headers()["authorization"], "Bearer t");
+    }
+
+    #[test]
+    fn what_could_end_a_segment_is_encoded() {
+        assert_eq!(encode("<a/b+c%@d>é"), "%3Ca%2Fb%2Bc%25%40d%3E%C3%A9");
+    }
+}

@@ -1,0 +1,3 @@
+//! Stage 6: look-ups over HTTP.
+
+pub mod client;
