@@ -1,5 +1,6 @@
 //! Rebound
 pub mod bounce;
+pub mod capture;
 pub mod clock;
 pub mod config;
 pub mod http;

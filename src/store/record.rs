@@ -322,6 +322,31 @@ pub struct ReportId(pub QueueId);
 /// where none matched), the recipient and the action.
 pub type BounceKey = [u8; 16];
 
+/// Within what a bounce is captured once.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyScope<'a> {
+    /// One recipient of a submission.
+    Recipient(QueueId, u32),
+    /// One report, by its digest.
+    Report(&'a [u8; 16]),
+}
+
+/// The key of a bounce; `recipient` is in the form in which addresses are compared.
+pub fn bounce_key(scope: KeyScope<'_>, recipient: &str, action: Action) -> BounceKey {
+    let mut hasher = blake3::Hasher::new();
+    match scope {
+        KeyScope::Recipient(queue_id, index) => {
+            hasher.update(b"s").update(queue_id.as_bytes()).update(&index.to_be_bytes())
+        }
+        KeyScope::Report(digest) => hasher.update(b"r").update(digest),
+    };
+    // The action holds no zero octet, so that the two texts cannot run into each other.
+    hasher.update(action.as_str().as_bytes()).update(b"\0").update(recipient.as_bytes());
+    let mut key = BounceKey::default();
+    hasher.finalize_xof().fill(&mut key);
+    key
+}
+
 /// What one `Store::commit` writes: all of it survives a crash, or none.
 #[derive(Debug, Default)]
 pub struct Batch {

@@ -1,0 +1,202 @@
+//! Evidence to bounces: what an attempt or a report says of one recipient, as our record.
+
+use super::correlate::{Place, comparable};
+use crate::bounce::{
+    Action, Category, Classification, Diagnostic, Facts, RecipientFacts, Rules, Subject,
+};
+use crate::mail::{EnhancedStatus, Reply, Timestamp};
+use crate::store::LiveMessage;
+use crate::store::record::{
+    Attempt, Bounce, BounceId, BounceKey, CapturedBy, Confidence, Decision, KeyScope, Match,
+    MatchMethod, ReportReceived, Response, bounce_key,
+};
+
+/// The bounce of an attempt that ended its recipient; `None` for one that did not, or whose
+/// recipient the mail does not have.
+pub(super) fn inline(
+    message: &LiveMessage,
+    attempt: &Attempt,
+    rules: &Rules,
+    now: Timestamp,
+) -> Option<Bounce> {
+    if !matches!(attempt.decision, Decision::Failed | Decision::Expired) {
+        return None;
+    }
+    let index = usize::try_from(attempt.recipient).ok()?;
+    let address = &message.recipients.get(index)?.address;
+    let scope = KeyScope::Recipient(message.queue_id, attempt.recipient);
+    let key = bounce_key(scope, &comparable(address.as_str()), Action::Failed);
+    Some(Bounce {
+        id: bounce_id(now, &key),
+        key,
+        date: now,
+        captured_by: CapturedBy::Inline,
+        action: Action::Failed,
+        recipient: address.to_string(),
+        queue_id: Some(message.queue_id),
+        recipient_index: Some(attempt.recipient),
+        matched: Some(Match { method: MatchMethod::Conversation, confidence: Confidence::Certain }),
+        report_id: None,
+        response: attempt_response(attempt, rules),
+        mta: attempt.remote_mta.as_deref().map(|mta| mta_name(mta).to_owned()),
+        remote_queue_id: None,
+        original_message_id: None,
+        envelope_id: None,
+        final_recipient: None,
+        original_recipient: None,
+    })
+}
+
+/// The bounce or news of what a report says of one recipient.
+pub(super) fn reported(
+    received: &ReportReceived,
+    facts: &Facts,
+    said: &RecipientFacts,
+    place: &Place,
+    rules: &Rules,
+    now: Timestamp,
+) -> Bounce {
+    let found = place.found.as_ref();
+    let scope = match found {
+        Some(found) if found.matched.confidence > Confidence::Low => {
+            KeyScope::Recipient(found.queue_id, found.recipient_index)
+        }
+        // What is not to be trusted must not stand in the way of what is.
+        _ => KeyScope::Report(&received.digest),
+    };
+    // A list or an alias fails once for each address behind it; any other recipient only once,
+    // however its address is written.
+    let subject = match found {
+        Some(found) if found.is_named || said.final_recipient.is_empty() => &found.recipient,
+        _ => &said.final_recipient,
+    };
+    let key = bounce_key(scope, &comparable(subject), said.action);
+    let kept = |text: &str| one_line(text, ADDRESS_CHARS_MAX);
+    let given = |text: &Option<String>| text.as_deref().map(kept).filter(|text| !text.is_empty());
+    let final_recipient = Some(kept(&said.final_recipient)).filter(|text| !text.is_empty());
+    let original_recipient = given(&said.original_recipient);
+    let recipient = match found {
+        Some(found) => found.recipient.clone(),
+        None => original_recipient.clone().or(final_recipient.clone()).unwrap_or_default(),
+    };
+    Bounce {
+        id: bounce_id(now, &key),
+        key,
+        date: now,
+        captured_by: received.captured_by,
+        action: said.action,
+        recipient,
+        queue_id: found.map(|found| found.queue_id),
+        recipient_index: found.map(|found| found.recipient_index),
+        matched: found.map(|found| found.matched),
+        report_id: Some(received.id),
+        response: reported_response(said, rules),
+        mta: given(&said.remote_mta).or_else(|| given(&facts.report.reporting_mta)),
+        remote_queue_id: given(&facts.report.queue_id),
+        original_message_id: facts.original.message_id.clone(),
+        envelope_id: given(&facts.report.envelope_id),
+        final_recipient,
+        original_recipient,
+    }
+}
+
+/// Names a bounce captured at `moment`.
+pub(super) fn bounce_id(moment: Timestamp, key: &BounceKey) -> BounceId {
+    let [a, b, c, d, ..] = *key;
+    let unique = u32::from_be_bytes([a, b, c, d]);
+    BounceId(format!("{:012x}{unique:08x}", moment.as_millis() & 0xffff_ffff_ffff))
+}
+
+fn attempt_response(attempt: &Attempt, rules: &Rules) -> Response {
+    let reply = attempt.reply.as_ref();
+    let error = attempt.error.as_deref().unwrap_or_default();
+    let subject = Subject {
+        code: reply.map(|reply| reply.code),
+        status: reply.and_then(|reply| reply.status),
+        text: reply.map_or(error, |reply| &reply.text),
+    };
+    let mut classification = rules.classify(&subject);
+    let is_expired = attempt.decision == Decision::Expired;
+    if is_expired && classification.category == Category::Unknown {
+        classification = of_category(Category::DeliveryExpired);
+    }
+    let message = reply.map_or_else(|| error.to_owned(), ToString::to_string);
+    Response {
+        source: "smtp".to_owned(),
+        message: one_line(&message, MESSAGE_CHARS_MAX),
+        status: reply.map(Reply::status_or_class).or(is_expired.then_some(DELIVERY_TIME_EXPIRED)),
+        code: subject.code,
+        command: Some(attempt.stage.command().to_owned()),
+        classification,
+    }
+}
+
+fn reported_response(said: &RecipientFacts, rules: &Rules) -> Response {
+    let diagnostic = said.diagnostic.as_ref();
+    let text = diagnostic.map_or("", |diagnostic| &diagnostic.text);
+    let classification = match said.action {
+        Action::Failed | Action::Delayed => {
+            rules.classify(&Subject { code: said.code, status: said.status, text })
+        }
+        Action::Delivered | Action::Relayed | Action::Expanded => of_category(Category::Unknown),
+    };
+    Response {
+        source: spoken_by(diagnostic, said.code),
+        message: one_line(text, MESSAGE_CHARS_MAX),
+        status: said.status.or_else(|| said.code.map(class_of)),
+        code: said.code,
+        command: said.command.as_deref().map(|command| one_line(command, ADDRESS_CHARS_MAX)),
+        classification,
+    }
+}
+
+/// Who speaks: the diagnostic type, in lower case; `smtp` too where a code was read from text.
+fn spoken_by(diagnostic: Option<&Diagnostic>, code: Option<u16>) -> String {
+    match diagnostic.map(|diagnostic| diagnostic.kind.trim()) {
+        Some(kind) if !kind.is_empty() => one_line(kind, ADDRESS_CHARS_MAX).to_lowercase(),
+        _ if code.is_some() => "smtp".to_owned(),
+        _ => "report".to_owned(),
+    }
+}
+
+fn class_of(code: u16) -> EnhancedStatus {
+    Reply { code, status: None, text: String::new() }.status_or_class()
+}
+
+fn of_category(category: Category) -> Classification {
+    Classification {
+        category,
+        recommended_action: category.recommended_action(),
+        fault: category.fault(),
+        retry_after_secs: None,
+        blocklist: None,
+        rule: String::new(),
+    }
+}
+
+/// The name in `name[ip]:port`, or what stands there for it.
+fn mta_name(mta: &str) -> &str {
+    match mta.split_once('[') {
+        Some((name, _)) if !name.is_empty() => name,
+        _ => mta,
+    }
+}
+
+/// The text on one line: white space and controls become single spaces; cut at `chars_max`.
+fn one_line(text: &str, chars_max: usize) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(chars_max) {
+        Some((end, _)) => line.get(..end).unwrap_or_default().to_owned(),
+        None => line,
+    }
+}
+
+/// RFC 3463 §3.5 X.4.7, of a persistent transient failure: the mail was too old.
+const DELIVERY_TIME_EXPIRED: EnhancedStatus = EnhancedStatus::new(4, 4, 7);
+
+/// Characters of a reply or explanation that are kept in a bounce; the report is kept whole.
+const MESSAGE_CHARS_MAX: usize = 2_048;
+
+/// Characters of an address, a host name or an id that are kept in a bounce.
+const ADDRESS_CHARS_MAX: usize = 512;
