@@ -12,3 +12,4 @@ pub mod relay;
 pub mod secret;
 pub mod smtp;
 pub mod store;
+pub mod view;

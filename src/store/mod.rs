@@ -225,6 +225,11 @@ impl Store {
         todo!()
     }
 
+    /// Changes whenever something was written; for those who wait for news.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        todo!()
+    }
+
     /// Reports that have arrived and are not captured, oldest first.
     pub fn uncaptured_reports(&self, max: usize) -> Vec<ReportId> {
         let _ = max;

@@ -1,0 +1,139 @@
+//! What goes wrong with a request, and the one shape in which it is told.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::store::{Missing, StoreError};
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug)]
+pub enum ApiError {
+    /// Parameters are wrong: every one of them is listed.
+    Input(Vec<Field>),
+    /// There is no token where one is needed, or it is not known.
+    Unauthorized(&'static str),
+    /// The token is good and not for this.
+    Forbidden(String),
+    /// There is nothing by that name.
+    NotFound {
+        /// The machine-readable name of the error.
+        code: &'static str,
+        /// What was looked for.
+        message: String,
+        /// Why it is not there.
+        reason: Option<Missing>,
+    },
+    /// The path exists and not for this method.
+    Method,
+    /// The store cannot answer now.
+    Store(StoreError),
+    /// A task of ours ended without an answer.
+    Internal(&'static str),
+}
+
+/// A parameter that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Field {
+    /// What is wrong with it.
+    pub message: String,
+    /// Its name.
+    pub key: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    status_code: u16,
+    error: &'a str,
+    message: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    fields: &'a [Field],
+}
+
+impl ApiError {
+    /// One wrong parameter.
+    pub fn field(key: &str, message: impl Into<String>) -> Self {
+        Self::Input(vec![Field { message: message.into(), key: key.to_owned() }])
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Input(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Store(StoreError::Busy | StoreError::DiskFull) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Input(_) => "InputValidationError",
+            Self::Unauthorized(_) => "Unauthorized",
+            Self::Forbidden(_) => "Forbidden",
+            Self::NotFound { code, .. } => code,
+            Self::Method => "MethodNotAllowed",
+            Self::Store(StoreError::Busy | StoreError::DiskFull) => "StoreBusy",
+            Self::Store(_) => "StoreFailed",
+            Self::Internal(_) => "InternalError",
+        }
+    }
+
+    fn message(&self) -> &str {
+        match self {
+            Self::Input(_) => "Invalid input",
+            Self::Unauthorized(why) => why,
+            Self::Forbidden(why) => why,
+            Self::NotFound { message, .. } => message,
+            Self::Method => "This path does not take this method",
+            Self::Store(StoreError::Busy | StoreError::DiskFull) => "Try again in a moment",
+            // What a file is called, or why it cannot be read, is for the log.
+            Self::Store(_) | Self::Internal(_) => "Something went wrong here; the log says what",
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        match &self {
+            Self::Store(error) => tracing::error!(?error, "a look-up failed"),
+            Self::Internal(what) => tracing::error!(what, "a request failed"),
+            _ => {}
+        }
+        let status = self.status();
+        let reason = match &self {
+            Self::NotFound { reason: Some(Missing::NeverSeen), .. } => Some("never_seen"),
+            Self::NotFound { reason: Some(Missing::Purged), .. } => Some("purged"),
+            _ => None,
+        };
+        let body = Body {
+            status_code: status.as_u16(),
+            error: status.canonical_reason().unwrap_or_default(),
+            message: self.message(),
+            code: self.code(),
+            reason,
+            fields: if let Self::Input(fields) = &self { fields } else { &[] },
+        };
+        let mut response = (status, Json(body)).into_response();
+        if matches!(self, Self::Unauthorized(_)) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        }
+        response
+    }
+}
+
+/// RFC 6750 §3.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"rebound\"");

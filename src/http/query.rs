@@ -1,0 +1,121 @@
+//! Paths and queries as they are asked: percent-decoding, and no unknown key.
+//!
+//! Message-IDs may hold `/`, `+` and `%`, which the router's own extractors cannot give back:
+//! a `+` here stands for itself, as it does in every id and address that a person pastes.
+
+use super::error::{ApiError, Field};
+
+/// The parameters of a query.
+#[derive(Debug, Default)]
+pub(super) struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+impl Query {
+    /// Reads the query of a request, which may have these `keys` and `access_token`.
+    pub(super) fn parse(query: Option<&str>, keys: &[&str]) -> Result<Self, ApiError> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut wrong = Vec::new();
+        for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+            let (raw_key, raw_value) = part.split_once('=').unwrap_or((part, ""));
+            let key = decode(raw_key).unwrap_or_else(|| raw_key.to_owned());
+            let mut refuse = |why: &str| {
+                wrong.push(Field { message: format!("\"{key}\" {why}"), key: key.clone() });
+            };
+            if key != ACCESS_TOKEN && !keys.contains(&key.as_str()) {
+                refuse("is not allowed");
+            } else if pairs.iter().any(|(known, _)| *known == key) {
+                refuse("is given more than once");
+            } else if let Some(value) = decode(raw_value) {
+                pairs.push((key, value));
+            } else {
+                refuse("is not percent-encoded UTF-8");
+            }
+        }
+        if wrong.is_empty() { Ok(Self { pairs }) } else { Err(ApiError::Input(wrong)) }
+    }
+
+    /// The value of a key.
+    pub(super) fn value(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    /// A whole number from `least` to `most`, or `default` where it is not given.
+    pub(super) fn number(
+        &self,
+        key: &str,
+        default: usize,
+        least: usize,
+        most: usize,
+    ) -> Result<usize, ApiError> {
+        let Some(text) = self.value(key) else { return Ok(default) };
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| {
+            ApiError::field(key, format!("\"{key}\" must be a number from {least} to {most}"))
+        })
+    }
+}
+
+/// The `access_token` of a query, whatever else is in it.
+pub(super) fn access_token(query: Option<&str>) -> Option<String> {
+    let mut parts = query?.split('&').filter_map(|part| part.split_once('='));
+    parts.find(|(key, _)| *key == ACCESS_TOKEN).and_then(|(_, value)| decode(value))
+}
+
+/// Decodes `%XX` (RFC 3986 §2.1); `None` when that gives no UTF-8 or a `%` stands alone.
+pub(super) fn decode(text: &str) -> Option<String> {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(octet) = rest.next() {
+        if octet == b'%' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            octets.push(u8::try_from(high << 4 | low).ok()?);
+        } else {
+            octets.push(octet);
+        }
+    }
+    String::from_utf8(octets).ok()
+}
+
+/// The one parameter that every path takes (RFC 6750 §2.3).
+const ACCESS_TOKEN: &str = "access_token";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_encoding_is_decoded_once_and_plus_stays() {
+        for (text, want) in [
+            ("a%2Fb", Some("a/b")),
+            ("%3Ca+b%40c%3E", Some("<a+b@c>")),
+            ("%2525", Some("%25")),
+            ("%C3%a9", Some("é")),
+            ("", Some("")),
+            ("%", None),
+            ("%4", None),
+            ("%zz", None),
+            ("%ff", None),
+        ] {
+            assert_eq!(decode(text).as_deref(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_key_is_listed() {
+        let error = Query::parse(Some("a=1&b=2&c=%ff&d=1&d=2&access_token=t"), &["c", "d"]);
+        let Err(ApiError::Input(fields)) = error else { panic!("{error:?}") };
+        let keys: Vec<&str> = fields.iter().map(|field| field.key.as_str()).collect();
+        assert_eq!(keys, ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn numbers_have_bounds_and_a_default() {
+        let query = Query::parse(Some("n=5&big=1001&bad=x"), &["n", "big", "bad"]).unwrap();
+        assert_eq!(query.number("n", 20, 1, 1000).unwrap(), 5);
+        assert_eq!(query.number("absent", 20, 1, 1000).unwrap(), 20);
+        assert!(query.number("big", 20, 1, 1000).is_err());
+        assert!(query.number("bad", 20, 1, 1000).is_err());
+    }
+}

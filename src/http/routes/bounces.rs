@@ -1,0 +1,170 @@
+//! `/v1/bounces`: what became of a mail, and what came back from an address.
+
+use std::collections::HashMap;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::{
+    ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, by_message_id, by_queue_id, closing,
+    id_in_path, look_up, message_id, queue_id,
+};
+use crate::bounce;
+use crate::http::query::Query;
+use crate::mail::QueueId;
+use crate::store::record::{Bounce, BounceId, ReportId, Submission};
+use crate::store::{Store, StoreError};
+use crate::view;
+
+/// `GET /v1/bounces/{messageId}`: the core look-up.
+pub(super) async fn of_message(
+    State(state): State<HttpState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    Query::parse(request.uri().query(), &[])?;
+    let id = id_in_path(request.uri().path(), "/v1/bounces/")?;
+    of_message_id(&state, &id).await
+}
+
+/// `GET /v1/bounces?messageId=`, `?queueId=` or `?recipient=`.
+pub(super) async fn search(
+    State(state): State<HttpState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let keys = ["messageId", "queueId", "recipient", "cursor", "pageSize"];
+    let query = Query::parse(request.uri().query(), &keys)?;
+    match (query.value("messageId"), query.value("queueId"), query.value("recipient")) {
+        (Some(id), None, None) => of_message_id(&state, id).await,
+        (None, Some(id), None) => of_queue_id(&state, id).await,
+        (None, None, Some(address)) => of_recipient(&state, address, &query).await,
+        _ => Err(ApiError::field(
+            "messageId",
+            "exactly one of \"messageId\", \"queueId\" and \"recipient\" is needed",
+        )),
+    }
+}
+
+async fn of_message_id(state: &HttpState, id: &str) -> Result<Response, ApiError> {
+    let id = message_id(id)?;
+    let closing = closing(state);
+    let found = look_up(state, move |store| {
+        let records = by_message_id(store, &id)?;
+        Ok(view::lookup(&records, closing))
+    });
+    Ok(answer(found.await?.unwrap_or_default()))
+}
+
+async fn of_queue_id(state: &HttpState, id: &str) -> Result<Response, ApiError> {
+    let id = queue_id("queueId", id)?;
+    let closing = closing(state);
+    let found = look_up(state, move |store| {
+        Ok(view::submission(&by_queue_id(store, id)?, closing))
+    });
+    Ok(answer(found.await?))
+}
+
+async fn of_recipient(
+    state: &HttpState,
+    address: &str,
+    query: &Query,
+) -> Result<Response, ApiError> {
+    let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
+    let before = query.value("cursor").map(cursor).transpose()?;
+    let address = address.trim().to_lowercase();
+    if !address.contains('@') {
+        return Err(ApiError::field("recipient", "\"recipient\" must be an address"));
+    }
+    let page = look_up(state, move |store| {
+        let (bounces, next) = page(store, &address, before, page_size)?;
+        let mut known = Known { store, submissions: HashMap::new(), headers: HashMap::new() };
+        let shown = bounces.iter().map(|bounce| known.show(bounce)).collect::<Result<Vec<_>, _>>();
+        let mut page = json!({ "recipient": address, "bounces": shown? });
+        if let (Some(next), Value::Object(map)) = (next, &mut page) {
+            map.insert("cursor".to_owned(), Value::String(next.0));
+        }
+        Ok(page)
+    });
+    Ok(answer(page.await?))
+}
+
+/// The next bounces of an address, and where the page after them begins. News of delays and
+/// deliveries stand between them in the store and are passed over.
+fn page(
+    store: &Store,
+    address: &str,
+    mut before: Option<BounceId>,
+    page_size: usize,
+) -> Result<(Vec<Bounce>, Option<BounceId>), StoreError> {
+    let mut bounces = Vec::new();
+    for _ in 0..FETCHES_MAX {
+        let fetched = store.by_recipient(address, before.as_ref(), PAGE_SIZE_MAX)?;
+        let is_last = fetched.len() < PAGE_SIZE_MAX;
+        for bounce in fetched {
+            if bounces.len() == page_size {
+                return Ok((bounces, before));
+            }
+            before = Some(bounce.id.clone());
+            if bounce.is_failure() {
+                bounces.push(bounce);
+            }
+        }
+        if is_last {
+            return Ok((bounces, None));
+        }
+    }
+    Ok((bounces, before))
+}
+
+/// The submissions and reports that a list of bounces has named so far.
+struct Known<'a> {
+    store: &'a Store,
+    submissions: HashMap<QueueId, Option<(Submission, Value)>>,
+    headers: HashMap<ReportId, Option<Value>>,
+}
+
+impl Known<'_> {
+    fn show(&mut self, bounce: &Bounce) -> Result<Value, ApiError> {
+        if let Some(queue_id) = bounce.queue_id {
+            if !self.submissions.contains_key(&queue_id) {
+                let record = self.store.message(queue_id)?.ok();
+                let known = record.map(|record| {
+                    let headers = view::message_headers(&record.submission);
+                    (record.submission, headers)
+                });
+                self.submissions.insert(queue_id, known);
+            }
+            if let Some(Some((submission, headers))) = self.submissions.get(&queue_id) {
+                return Ok(view::bounce(bounce, Some(submission), Some(headers)));
+            }
+        }
+        let Some(report_id) = bounce.report_id else { return Ok(view::bounce(bounce, None, None)) };
+        if !self.headers.contains_key(&report_id) {
+            let record = self.store.report(report_id)?.ok();
+            let small = record.filter(|record| record.received.raw.len() <= REPORT_BYTES_MAX);
+            let read = small.map(|record| bounce::read(&record.received.raw));
+            self.headers.insert(report_id, read.and_then(|facts| view::returned_headers(&facts)));
+        }
+        let headers = self.headers.get(&report_id).and_then(Option::as_ref);
+        Ok(view::bounce(bounce, None, headers))
+    }
+}
+
+/// A cursor is the id of the last bounce of the page before: 20 hexadecimal digits.
+fn cursor(text: &str) -> Result<BounceId, ApiError> {
+    let is_id = text.len() == CURSOR_CHARS && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_id {
+        Ok(BounceId(text.to_owned()))
+    } else {
+        Err(ApiError::field("cursor", "\"cursor\" must be one that a page gave"))
+    }
+}
+
+/// Pages of the store that are looked through for one page of an answer.
+const FETCHES_MAX: usize = 10;
+
+/// Octets of a report that is read again for the headers in a list; larger ones are left out
+/// there and stand in `/v1/reports/{id}`.
+const REPORT_BYTES_MAX: usize = 262_144;
+
+const CURSOR_CHARS: usize = 20;

@@ -1,0 +1,96 @@
+//! `/v1/reports`: what came back, as it was read and as it arrived.
+
+use axum::extract::{Path, Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::{
+    ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up, not_found, queue_id,
+};
+use crate::bounce;
+use crate::http::query::Query;
+use crate::store::record::ReportId;
+use crate::store::{Missing, ReportRecord, Store};
+use crate::view;
+
+/// `GET /v1/reports?unmatched=true`
+pub(super) async fn list(
+    State(state): State<HttpState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let query = Query::parse(request.uri().query(), &["unmatched", "cursor", "pageSize"])?;
+    if query.value("unmatched") != Some("true") {
+        return Err(ApiError::field("unmatched", "\"unmatched\" must be `true`"));
+    }
+    let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
+    let before = query.value("cursor").map(|text| queue_id("cursor", text)).transpose()?;
+    let page = look_up(&state, move |store| {
+        let ids = store.unmatched_reports(before.map(ReportId), page_size)?;
+        let mut reports = Vec::with_capacity(ids.len());
+        for id in &ids {
+            reports.extend(store.report(*id)?.ok().map(|record| view::report_summary(&record)));
+        }
+        let mut page = json!({ "reports": reports });
+        if let (Some(last), Value::Object(map)) = (ids.last(), &mut page)
+            && ids.len() == page_size
+        {
+            map.insert("cursor".to_owned(), Value::String(last.0.to_string()));
+        }
+        Ok(page)
+    });
+    Ok(answer(page.await?))
+}
+
+/// `GET /v1/reports/{id}`
+pub(super) async fn one(
+    State(state): State<HttpState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    Query::parse(request.uri().query(), &[])?;
+    let id = queue_id("id", &id).map(ReportId)?;
+    let report = look_up(&state, move |store| {
+        let record = stored(store, id)?;
+        let facts = bounce::read(&record.received.raw);
+        let headers = view::returned_headers(&facts);
+        let mut bounces = Vec::new();
+        for bounce in store.bounces_of_report(id)? {
+            let tied = bounce.queue_id.map(|queue_id| store.message(queue_id)).transpose()?;
+            let submission = tied.and_then(Result::ok).map(|record| record.submission);
+            let own = submission.as_ref().map(view::message_headers);
+            let headers = own.as_ref().or(headers.as_ref());
+            bounces.push(view::bounce(&bounce, submission.as_ref(), headers));
+        }
+        Ok(view::report(&record, &facts, &bounces))
+    });
+    Ok(answer(report.await?))
+}
+
+/// `GET /v1/reports/{id}/source`: the octets that arrived.
+pub(super) async fn source(
+    State(state): State<HttpState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    Query::parse(request.uri().query(), &[])?;
+    let id = queue_id("id", &id).map(ReportId)?;
+    let record = look_up(&state, move |store| stored(store, id)).await?;
+    let headers = [
+        (header::CONTENT_TYPE, "message/rfc822"),
+        // A browser must not take a stranger's mail for a page of ours.
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "sandbox"),
+    ];
+    Ok((headers, record.received.raw).into_response())
+}
+
+fn stored(store: &Store, id: ReportId) -> Result<ReportRecord, ApiError> {
+    store.report(id)?.map_err(|missing| {
+        let message = match missing {
+            Missing::NeverSeen => "There is no report with this id",
+            Missing::Purged => "The report is older than what is kept",
+        };
+        not_found("ReportNotFound", message, Some(missing))
+    })
+}
