@@ -1,6 +1,7 @@
 //! Rebound
 pub mod bounce;
 pub mod capture;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod http;

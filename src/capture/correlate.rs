@@ -204,3 +204,114 @@ fn names(recipient: &RecipientFacts) -> Vec<String> {
     let names = recipient.original_recipient.iter().chain([&recipient.final_recipient]);
     names.map(|name| comparable(name)).filter(|name| !name.is_empty()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::testing::{id, submission};
+    use crate::mail::Address;
+
+    fn step(method: MatchMethod, token_recipient: Option<u32>, recipients: &[&str]) -> Step {
+        let submission = submission(id(u32::from(token_recipient.is_some())), recipients);
+        let message = MessageRecord { submission, attempts: vec![], bounces: vec![] };
+        Step::new(method, token_recipient, message).unwrap()
+    }
+
+    fn said(final_recipient: &str, original_recipient: Option<&str>) -> RecipientFacts {
+        RecipientFacts {
+            final_recipient: final_recipient.to_owned(),
+            original_recipient: original_recipient.map(str::to_owned),
+            ..RecipientFacts::default()
+        }
+    }
+
+    fn place(ladder: &Ladder, said: &RecipientFacts) -> Option<(MatchMethod, Confidence, u32)> {
+        let found = ladder.place(said).found?;
+        Some((found.matched.method, found.matched.confidence, found.recipient_index))
+    }
+
+    #[test]
+    fn a_token_names_its_recipient_whatever_the_report_says() {
+        use MatchMethod::{MessageId, Token};
+        let both = ["a@example.com", "b@example.com"];
+        let ladder =
+            Ladder { steps: vec![step(Token, Some(1), &both), step(MessageId, None, &both)] };
+        for said in [
+            said("b@example.com", None),
+            said("forwarded@elsewhere.example", None),
+            said("a@example.com", None),
+            said("", None),
+        ] {
+            let want = Some((Token, Confidence::Certain, 1));
+            assert_eq!(place(&ladder, &said), want, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn several_tokens_are_told_apart_by_their_recipients() {
+        use MatchMethod::Token;
+        let both = ["a@example.com", "b@example.com"];
+        let ladder =
+            Ladder { steps: vec![step(Token, Some(0), &both), step(Token, Some(1), &both)] };
+        assert_eq!(place(&ladder, &said("B@EXAMPLE.com", None)).unwrap().2, 1);
+        assert_eq!(place(&ladder, &said("x@y", Some("a@example.com"))).unwrap().2, 0);
+        assert_eq!(place(&ladder, &said("x@y", None)).unwrap().2, 0);
+    }
+
+    #[test]
+    fn an_id_needs_a_recipient_of_that_mail() {
+        use MatchMethod::{EnvelopeId, MessageId};
+        let both = ["a@example.com", "B.b@Example.com"];
+        let ladder = Ladder {
+            steps: vec![
+                step(EnvelopeId, None, &["c@example.com", "d@x"]),
+                step(MessageId, None, &both),
+            ],
+        };
+        for (said, want) in [
+            (said("a@example.com", None), Some((MessageId, Confidence::High, 0))),
+            (said("<b.B@EXAMPLE.COM>", None), Some((MessageId, Confidence::High, 1))),
+            (said("\"b.b\"@example.com", None), Some((MessageId, Confidence::High, 1))),
+            (said("x@y", Some("a@example.com")), Some((MessageId, Confidence::High, 0))),
+            (said("c@example.com", None), Some((EnvelopeId, Confidence::High, 0))),
+            (said("nobody@example.com", None), None),
+            (said("", None), None),
+        ] {
+            assert_eq!(place(&ladder, &said), want, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_alone_is_believed_a_little_of_a_mail_with_one_recipient() {
+        let ladder = Ladder { steps: vec![step(MatchMethod::MessageId, None, &["a@example.com"])] };
+        let want = Some((MatchMethod::MessageId, Confidence::Low, 0));
+        assert_eq!(place(&ladder, &said("alias@elsewhere.example", None)), want);
+        assert_eq!(place(&Ladder { steps: vec![] }, &said("a@example.com", None)), None);
+    }
+
+    #[test]
+    fn a_token_for_a_recipient_that_is_not_there_leads_nowhere() {
+        let message = MessageRecord {
+            submission: submission(id(1), &["a@example.com"]),
+            attempts: vec![],
+            bounces: vec![],
+        };
+        assert!(Step::new(MatchMethod::Token, Some(1), message).is_none());
+    }
+
+    #[test]
+    fn addresses_are_compared_without_case_brackets_and_needless_quotes() {
+        for (left, right, want) in [
+            ("A@B.example", "a@b.EXAMPLE", true),
+            ("<a@b>", "a@b", true),
+            (" a@b ", "a@b", true),
+            (r#""a"@b"#, "a@b", true),
+            (r#""a b"@c"#, "a b@c", false),
+            (r#""a\"b"@c"#, r#"a\"b@c"#, false),
+            ("a+x@b", "a@b", false),
+        ] {
+            assert_eq!(comparable(left) == comparable(right), want, "{left} {right}");
+        }
+        assert!(Address::parse("a@b").is_ok_and(|address| comparable(address.as_str()) == "a@b"));
+    }
+}

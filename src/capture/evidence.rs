@@ -200,3 +200,123 @@ const MESSAGE_CHARS_MAX: usize = 2_048;
 
 /// Characters of an address, a host name or an id that are kept in a bounce.
 const ADDRESS_CHARS_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::correlate::Found;
+    use crate::capture::testing::{attempt, id, live, report};
+    use crate::mail::Stage;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_665_576_640_980);
+
+    fn refused(reply: &str, decision: Decision) -> Attempt {
+        Attempt { reply: Reply::parse(reply), ..attempt(0, Stage::Rcpt, decision) }
+    }
+
+    #[test]
+    fn an_attempt_that_ends_its_recipient_is_a_bounce() {
+        let rules = Rules::compiled_in();
+        let message = live(&["unknown@ethereal.email"]);
+        let refusal = refused("550-5.1.1 no such\r\n550 5.1.1 user", Decision::Failed);
+        let bounce = inline(&message, &refusal, &rules, NOW).unwrap();
+        assert_eq!(bounce.response.message, "550 5.1.1 no such user");
+        assert_eq!(bounce.response.code, Some(550));
+        assert_eq!(bounce.response.status, EnhancedStatus::parse("5.1.1"));
+        assert_eq!(bounce.response.command.as_deref(), Some("RCPT"));
+        assert_eq!(bounce.response.source, "smtp");
+        assert_eq!(bounce.mta.as_deref(), Some("mx.ethereal.email"));
+        assert_eq!(bounce.recipient, "unknown@ethereal.email");
+        assert_eq!((bounce.report_id, bounce.recipient_index), (None, Some(0)));
+
+        for decision in [Decision::Relayed, Decision::RetryAt(NOW)] {
+            assert_eq!(inline(&message, &refused("450 x", decision), &rules, NOW), None);
+        }
+        let stray = Attempt { recipient: 1, ..refusal };
+        assert_eq!(inline(&message, &stray, &rules, NOW), None);
+    }
+
+    #[test]
+    fn what_expired_says_so_unless_the_last_answer_says_more() {
+        let rules = Rules::compiled_in();
+        let message = live(&["a@example.com"]);
+        let unreachable = Attempt {
+            error: Some("connection refused".to_owned()),
+            ..attempt(0, Stage::Connect, Decision::Expired)
+        };
+        let bounce = inline(&message, &unreachable, &rules, NOW).unwrap();
+        assert_eq!(bounce.response.status, Some(DELIVERY_TIME_EXPIRED));
+        assert_eq!(bounce.response.message, "connection refused");
+        assert_eq!(bounce.response.code, None);
+        let odd = refused("450 zqxj", Decision::Expired);
+        let bounce = inline(&message, &odd, &rules, NOW).unwrap();
+        assert_eq!(bounce.response.classification.category, Category::DeliveryExpired);
+        assert_eq!(bounce.response.status, EnhancedStatus::parse("4.0.0"));
+    }
+
+    fn said(final_recipient: &str) -> RecipientFacts {
+        RecipientFacts {
+            final_recipient: final_recipient.to_owned(),
+            code: Some(550),
+            diagnostic: Some(Diagnostic {
+                kind: "SMTP".to_owned(),
+                text: "550 No such\r\n user here".to_owned(),
+            }),
+            ..RecipientFacts::default()
+        }
+    }
+
+    fn at(is_named: bool, confidence: Confidence) -> Place {
+        let matched = Match { method: MatchMethod::MessageId, confidence };
+        let recipient = "a@example.com".to_owned();
+        let found = Found { queue_id: id(1), recipient_index: 0, recipient, is_named, matched };
+        Place { found: Some(found), is_full: false }
+    }
+
+    #[test]
+    fn a_report_and_a_refusal_of_one_recipient_are_the_same_bounce() {
+        let rules = Rules::compiled_in();
+        let refusal = refused("550 no", Decision::Failed);
+        let inline = inline(&live(&["a@example.com"]), &refusal, &rules, NOW).unwrap();
+        let facts = Facts::default();
+        let key = |said: &RecipientFacts, place: &Place| {
+            reported(&report(b"r"), &facts, said, place, &rules, NOW).key
+        };
+        let high = at(true, Confidence::High);
+        assert_eq!(key(&said("A@example.com"), &high), inline.key);
+        assert_eq!(key(&said(""), &at(false, Confidence::Certain)), inline.key);
+        let low = at(false, Confidence::Low);
+        assert_ne!(key(&said(""), &low), inline.key, "low confidence must not hide the real one");
+        let alias = at(false, Confidence::Certain);
+        assert_ne!(key(&said("x@y"), &alias), key(&said("z@y"), &alias));
+        let delayed = RecipientFacts { action: Action::Delayed, ..said("a@example.com") };
+        assert_ne!(key(&delayed, &high), inline.key);
+    }
+
+    #[test]
+    fn a_report_is_quoted_on_one_line_with_what_it_names() {
+        let rules = Rules::compiled_in();
+        let mut facts = Facts::default();
+        facts.report.reporting_mta = Some("mail.ekiri.ee".to_owned());
+        facts.report.queue_id = Some("B7D3F8220C".to_owned());
+        let place = Place { found: None, is_full: false };
+        let bounce = reported(&report(b"r"), &facts, &said("u@x"), &place, &rules, NOW);
+        assert_eq!(bounce.response.message, "550 No such user here");
+        assert_eq!(bounce.response.source, "smtp");
+        assert_eq!(bounce.response.status, EnhancedStatus::parse("5.0.0"));
+        assert_eq!(bounce.mta.as_deref(), Some("mail.ekiri.ee"));
+        assert_eq!(bounce.remote_queue_id.as_deref(), Some("B7D3F8220C"));
+        assert_eq!((bounce.recipient.as_str(), bounce.queue_id), ("u@x", None));
+        assert!(
+            bounce.id.0.len() == 20 && bounce.id.0.starts_with("0183cc1aa1d4"),
+            "{:?}",
+            bounce.id
+        );
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(one_line("é é\u{0}é", 3), "é é");
+        assert_eq!(one_line("  a\tb \n", 9), "a b");
+    }
+}

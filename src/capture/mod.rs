@@ -7,6 +7,8 @@
 
 mod correlate;
 mod evidence;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

@@ -4,7 +4,9 @@
 
 use std::io::Write;
 
+pub mod account;
 pub mod config;
+pub mod token;
 
 /// Exit codes, as `sysexits.h` has them.
 pub mod exit {

@@ -8,10 +8,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use crate::config::Settings;
 use crate::mail::Timestamp;
 use crate::secret::{constant_time_eq, create_private, random_bytes, sha256_hex};
 
@@ -101,9 +103,9 @@ struct Cached {
 }
 
 impl Auth {
-    /// Checks against the tokens in `path`, which need not exist.
-    pub fn new(path: PathBuf, policy: Policy) -> Self {
-        Self { file: TokenFile::new(path), policy, cached: Mutex::default() }
+    /// Checks against the tokens in `file`.
+    pub fn new(file: TokenFile, policy: Policy) -> Self {
+        Self { file, policy, cached: Mutex::default() }
     }
 
     /// Whether `peer`, who gave `token` and asked for `host`, may do what needs `scope`.
@@ -163,6 +165,13 @@ impl TokenFile {
     /// The file at `path`, which need not exist.
     pub fn new(path: PathBuf) -> Self {
         Self { path }
+    }
+
+    /// The file that the settings name.
+    pub fn configured(settings: &Settings) -> Self {
+        let named = &settings.http.tokens_file;
+        let is_named = !named.as_os_str().is_empty();
+        Self::new(if is_named { named.clone() } else { settings.data_dir.join(FILE_NAME) })
     }
 
     /// All tokens; none when there is no file.
@@ -227,21 +236,35 @@ impl TokenFile {
 
     fn write(&self, tokens: &[Token]) -> Result<(), TokenError> {
         let text: String = tokens.iter().map(|token| format!("{token}\n")).collect();
+        let owner = self.owner();
         create_private(&self.path, text.as_bytes())
+            .and_then(|()| self.hand_to(owner))
             .map_err(|error| TokenError::Io(self.path.clone(), error))
+    }
+
+    fn hand_to(&self, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let now = fs::metadata(&self.path)?;
+        match owner {
+            Some((user, group)) if (user, group) != (now.uid(), now.gid()) => {
+                chown(&self.path, Some(user), Some(group))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who must be able to read the file: its owner, else the owner of the directory, because
+    /// an administrator makes tokens and the daemon's own user reads them.
+    fn owner(&self) -> Option<(u32, u32)> {
+        let parent = self.path.parent()?;
+        let own = fs::metadata(&self.path).or_else(|_absent| fs::metadata(parent)).ok()?;
+        Some((own.uid(), own.gid()))
     }
 
     /// What changes whenever the file does; `None` without a file.
     fn version(&self) -> Option<(SystemTime, u64)> {
-        use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(&self.path).ok()?;
         // The file is replaced as a whole, so that its inode tells two changes in one tick apart.
         Some((metadata.modified().ok()?, metadata.ino()))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -325,6 +348,9 @@ fn without_tokens(peer: IpAddr, host: Option<&str>, scope: Scope) -> Result<(), 
     if scope == Scope::Admin { Err(Denied::NoToken) } else { Ok(()) }
 }
 
+/// The tokens in the data directory.
+const FILE_NAME: &str = "tokens";
+
 /// What every token begins with, so that one is known where it turns up.
 const TOKEN_PREFIX: &str = "rebound_";
 
@@ -335,3 +361,106 @@ const TOKEN_BYTES: usize = 32;
 const HASH_CHARS: usize = 64;
 
 const NAME_BYTES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::random_u64;
+    use std::os::unix::fs::PermissionsExt;
+
+    const LOOPBACK: &str = "127.0.0.1";
+
+    fn file() -> TokenFile {
+        let dir = std::env::temp_dir().join(format!("rebound-tokens-{:016x}", random_u64()));
+        fs::create_dir_all(&dir).unwrap();
+        TokenFile::new(dir.join(FILE_NAME))
+    }
+
+    fn allow(auth: &Auth, token: Option<&str>, peer: &str, scope: Scope) -> Result<(), Denied> {
+        auth.allow(token, peer.parse().unwrap(), None, scope)
+    }
+
+    #[test]
+    fn without_tokens_only_loopback_by_its_own_name_may_read() {
+        let auth = Auth::new(file(), Policy::Tokens);
+        for (peer, host, want) in [
+            (LOOPBACK, None, Ok(())),
+            (LOOPBACK, Some("127.0.0.1:8025"), Ok(())),
+            (LOOPBACK, Some("localhost:8025"), Ok(())),
+            (LOOPBACK, Some("LOCALHOST"), Ok(())),
+            ("::1", Some("[::1]:8025"), Ok(())),
+            ("::1", Some("[::1]"), Ok(())),
+            ("::ffff:127.0.0.1", None, Ok(())),
+            (LOOPBACK, Some("evil.example:8025"), Err(Denied::NotLoopback)),
+            (LOOPBACK, Some("localhost.evil.example"), Err(Denied::NotLoopback)),
+            ("192.0.2.1", Some("localhost"), Err(Denied::NotLoopback)),
+            ("0.0.0.0", None, Err(Denied::NotLoopback)),
+        ] {
+            let got = auth.allow(None, peer.parse().unwrap(), host, Scope::Read);
+            assert_eq!(got, want, "{peer} {host:?}");
+        }
+        assert_eq!(allow(&auth, None, LOOPBACK, Scope::Submit), Ok(()));
+        assert_eq!(allow(&auth, None, LOOPBACK, Scope::Admin), Err(Denied::NoToken));
+        assert_eq!(allow(&auth, Some("x"), LOOPBACK, Scope::Read), Ok(()));
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_scopes_until_it_is_revoked() {
+        let tokens = file();
+        let now = Timestamp::from_millis(0);
+        let reader = tokens.add("app", &[Scope::Read], now).unwrap();
+        let admin = tokens.add("ops", &[Scope::Admin], now).unwrap();
+        assert_eq!(fs::metadata(&tokens.path).unwrap().permissions().mode() & 0o777, 0o600);
+        let kept = fs::read_to_string(&tokens.path).unwrap();
+        assert!(!kept.contains(&reader) && !kept.contains(reader.trim_start_matches("rebound_")));
+
+        let auth = Auth::new(TokenFile::new(tokens.path.clone()), Policy::Tokens);
+        for (token, scope, want) in [
+            (Some(reader.as_str()), Scope::Read, Ok(())),
+            (Some(reader.as_str()), Scope::Submit, Err(Denied::Scope)),
+            (Some(admin.as_str()), Scope::Submit, Ok(())),
+            (Some("rebound_00"), Scope::Read, Err(Denied::UnknownToken)),
+            (Some(""), Scope::Read, Err(Denied::UnknownToken)),
+            (None, Scope::Read, Err(Denied::NoToken)),
+        ] {
+            assert_eq!(allow(&auth, token, LOOPBACK, scope), want, "{token:?} {scope:?}");
+        }
+        tokens.revoke("app").unwrap();
+        assert_eq!(
+            allow(&auth, Some(&reader), LOOPBACK, Scope::Read),
+            Err(Denied::UnknownToken),
+            "a revoked token is dead at the next request"
+        );
+        assert_eq!(allow(&auth, Some(&admin), "192.0.2.1", Scope::Read), Ok(()));
+    }
+
+    #[test]
+    fn names_are_words_and_unique() {
+        let tokens = file();
+        let now = Timestamp::from_millis(0);
+        tokens.add("a", &[Scope::Read], now).unwrap();
+        for bad in ["", "a b", "a\nb", "é", &"x".repeat(65)] {
+            assert!(matches!(tokens.add(bad, &[], now), Err(TokenError::Name(_))), "{bad:?}");
+        }
+        assert!(matches!(tokens.add("a", &[], now), Err(TokenError::Exists(_))));
+        assert!(matches!(tokens.revoke("b"), Err(TokenError::Unknown(_))));
+    }
+
+    #[test]
+    fn a_damaged_file_lets_nobody_in() {
+        let tokens = file();
+        for bad in ["app read then zz", "app write then 00", "app read", "app"] {
+            fs::write(&tokens.path, format!("# tokens\n\n{bad}\n")).unwrap();
+            assert!(matches!(tokens.read(), Err(TokenError::Line(_, 3))), "{bad}");
+            let auth = Auth::new(TokenFile::new(tokens.path.clone()), Policy::Tokens);
+            assert_eq!(allow(&auth, None, LOOPBACK, Scope::Read), Err(Denied::Unreadable));
+        }
+    }
+
+    #[test]
+    fn in_dev_any_token_and_none_are_good() {
+        let auth = Auth::new(file(), Policy::AnyToken);
+        assert_eq!(allow(&auth, Some("secret123"), "192.0.2.1", Scope::Admin), Ok(()));
+        assert_eq!(allow(&auth, None, LOOPBACK, Scope::Submit), Ok(()));
+    }
+}
