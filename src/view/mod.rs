@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::bounce::{Action, Facts};
-use crate::mail::{MessageId, Reply, Timestamp, header};
+use crate::mail::{MessageId, Timestamp, header};
 use crate::store::MessageRecord;
-use crate::store::record::{Attempt, Bounce, Confidence, Decision, ReportCaptured, Submission};
-use crate::store::state::{self, State};
+use crate::store::record::{Bounce, Submission};
+use crate::store::state::State;
+use recipient::{AttemptsAs, Evidence};
 pub use report::{report, report_summary};
 
 /// When a quiet mail is closed.
@@ -35,6 +36,7 @@ macro_rules! object {
 }
 
 // After the macro, which it uses.
+mod recipient;
 mod report;
 
 /// A bounce or delivery news, the same in look-ups and webhooks.
@@ -83,7 +85,7 @@ pub fn lookup(records: &[MessageRecord], closing: Closing) -> Option<Value> {
 pub fn submission(record: &MessageRecord, closing: Closing) -> Value {
     let by_recipient = Evidence::by_recipient(record);
     let recipients: Vec<Value> =
-        by_recipient.iter().map(|evidence| recipient(evidence, AttemptsAs::Count)).collect();
+        by_recipient.iter().map(|evidence| evidence.shown(AttemptsAs::Count)).collect();
     object! {
         "messageId": shown(&record.submission.message_id),
         "queueId": record.submission.queue_id,
@@ -102,7 +104,7 @@ pub fn timeline(record: &MessageRecord, reports: Vec<Value>, closing: Closing) -
     let mail = &record.submission;
     let by_recipient = Evidence::by_recipient(record);
     let recipients: Vec<Value> =
-        by_recipient.iter().map(|evidence| recipient(evidence, AttemptsAs::List)).collect();
+        by_recipient.iter().map(|evidence| evidence.shown(AttemptsAs::List)).collect();
     object! {
         "messageId": shown(&mail.message_id),
         "queueId": mail.queue_id,
@@ -147,112 +149,6 @@ pub fn states(record: &MessageRecord) -> Vec<State> {
 /// Counts what is known of a submission; it grows with every piece of evidence.
 pub fn version(record: &MessageRecord) -> usize {
     record.attempts.len().saturating_add(record.bounces.len())
-}
-
-/// All that is known of one recipient.
-struct Evidence<'a> {
-    address: &'a str,
-    attempts: Vec<&'a Attempt>,
-    bounces: Vec<&'a Bounce>,
-}
-
-/// How attempts are shown.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AttemptsAs {
-    Count,
-    List,
-}
-
-impl<'a> Evidence<'a> {
-    fn by_recipient(record: &'a MessageRecord) -> Vec<Self> {
-        let mut attempts: BTreeMap<u32, Vec<&Attempt>> = BTreeMap::new();
-        for attempt in &record.attempts {
-            attempts.entry(attempt.recipient).or_default().push(attempt);
-        }
-        let mut bounces: BTreeMap<u32, Vec<&Bounce>> = BTreeMap::new();
-        for bounce in &record.bounces {
-            if let Some(index) = bounce.recipient_index {
-                bounces.entry(index).or_default().push(bounce);
-            }
-        }
-        let recipients = (0_u32..).zip(&record.submission.envelope.recipients);
-        recipients
-            .map(|(index, recipient)| Self {
-                address: recipient.address.as_str(),
-                attempts: attempts.remove(&index).unwrap_or_default(),
-                bounces: bounces.remove(&index).unwrap_or_default(),
-            })
-            .collect()
-    }
-
-    fn state(&self) -> State {
-        state::of(self.attempts.iter().copied(), self.bounces.iter().copied())
-    }
-
-    /// When the last news came.
-    fn last_news(&self) -> Option<Timestamp> {
-        let attempts = self.attempts.iter().map(|attempt| attempt.ended_at);
-        let bounces = self.bounces.iter().filter(|bounce| is_believed(bounce));
-        attempts.chain(bounces.map(|bounce| bounce.date)).max()
-    }
-}
-
-fn recipient(evidence: &Evidence<'_>, attempts_as: AttemptsAs) -> Value {
-    let state = evidence.state();
-    let last = evidence.attempts.iter().max_by_key(|attempt| attempt.number);
-    let attempts = match attempts_as {
-        AttemptsAs::Count => Value::from(evidence.attempts.len()),
-        AttemptsAs::List => evidence.attempts.iter().map(|one| attempt(one)).collect(),
-    };
-    let is_waiting = !state.has_left_queue();
-    object! {
-        "recipient": evidence.address,
-        "state": state,
-        "attempts": attempts,
-        "lastAttempt": last.map(|last| last.ended_at.rfc3339()),
-        "nextAttempt": last.filter(|_last| is_waiting).and_then(|last| next_attempt(last)),
-        "response": last.and_then(|last| last.reply.as_ref()).map(reply),
-        "error": last.and_then(|last| last.error.as_ref()),
-        "remoteQueueId": last.and_then(|last| last.remote_queue_id.as_ref()),
-    }
-}
-
-fn attempt(attempt: &Attempt) -> Value {
-    let decision = match attempt.decision {
-        Decision::Relayed => State::Relayed,
-        Decision::RetryAt(_) => State::Deferred,
-        Decision::Failed => State::Failed,
-        Decision::Expired => State::Expired,
-    };
-    object! {
-        "number": attempt.number,
-        "date": attempt.started_at.rfc3339(),
-        "ended": attempt.ended_at.rfc3339(),
-        "stage": attempt.stage,
-        "command": attempt.stage.command(),
-        "mta": &attempt.remote_mta,
-        "tls": &attempt.tls,
-        "response": attempt.reply.as_ref().map(reply),
-        "error": &attempt.error,
-        "remoteQueueId": &attempt.remote_queue_id,
-        "decision": decision,
-        "nextAttempt": next_attempt(attempt),
-    }
-}
-
-fn next_attempt(attempt: &Attempt) -> Option<String> {
-    match attempt.decision {
-        Decision::RetryAt(time) => Some(time.rfc3339()),
-        _ => None,
-    }
-}
-
-fn reply(reply: &Reply) -> Value {
-    object! {
-        "message": reply.to_string(),
-        "status": reply.status,
-        "code": reply.code,
-    }
 }
 
 fn response(bounce: &Bounce) -> Value {
@@ -300,10 +196,6 @@ fn is_closed(recipients: &[Evidence<'_>], closing: Closing) -> bool {
     })
 }
 
-fn is_believed(bounce: &Bounce) -> bool {
-    bounce.matched.is_some_and(|found| found.confidence > Confidence::Low)
-}
-
 fn headers(fields: impl Iterator<Item = (String, String)>) -> Value {
     let mut map = Map::new();
     for (name, value) in fields {
@@ -341,11 +233,12 @@ mod tests {
     use super::*;
     use crate::bounce::{Category, Classification};
     use crate::mail::{
-        Address, EnhancedStatus, Envelope, QueueId, Recipient, ReversePath, Stage,
+        Address, EnhancedStatus, Envelope, QueueId, Recipient, Reply, ReversePath, Stage,
         envelope::BodyKind,
     };
     use crate::store::record::{
-        BounceId, CapturedBy, Match, MatchMethod, Origin, ReportId, Response, ReturnPathMode,
+        Attempt, BounceId, CapturedBy, Confidence, Decision, Match, MatchMethod, Origin, ReportId,
+        Response, ReturnPathMode,
     };
     use serde_json::json;
 
