@@ -1,0 +1,307 @@
+//! One connection that brings reports: the service behind the SMTP and LMTP engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admit::{Admission, NotAdmitted, admit};
+use super::caps::{Caps, Limits, Memory, Share, TokenKey, Verdict};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::mail::envelope::Recipient;
+use crate::mail::{Address, EnhancedStatus, Reply, ReversePath};
+use crate::maillog::{self, Line};
+use crate::metrics::Metrics;
+use crate::secret::KeyRing;
+use crate::smtp::{Auth, BareNewline, Hello, MailCommand, Peer, Protocol, Service, SessionOptions};
+use crate::store::record::{CapturedBy, ReportId, ReportReceived};
+use crate::store::{Store, StoreError, report_digest};
+
+/// What all connections share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Where reports are kept.
+    pub store: Store,
+    /// Who signed the return tokens.
+    pub keys: Arc<KeyRing>,
+    /// Tells the time.
+    pub clock: Clock,
+    /// The counters.
+    pub metrics: Metrics,
+    /// What was stored today.
+    pub caps: Arc<Caps>,
+    /// What reports on their way in take up.
+    pub memory: Memory,
+}
+
+/// What one connection knows.
+pub struct Session {
+    settings: Arc<Settings>,
+    shared: Shared,
+    peer: Peer,
+    protocol: Protocol,
+    reverse_path: ReversePath,
+    recipients: Vec<Address>,
+    tokens: Vec<TokenKey>,
+    body: Body,
+}
+
+/// A report on its way in.
+enum Body {
+    /// There is none.
+    None,
+    /// It will be stored.
+    Kept { octets: Vec<u8>, share: Share },
+    /// There are enough for its tokens: it is taken and counted.
+    Counted,
+}
+
+impl Session {
+    /// A connection from `peer`, judged by `settings` to its end.
+    pub fn new(settings: Arc<Settings>, shared: Shared, peer: Peer, protocol: Protocol) -> Self {
+        Self {
+            settings,
+            shared,
+            peer,
+            protocol,
+            reverse_path: ReversePath::NULL,
+            recipients: Vec::new(),
+            tokens: Vec::new(),
+            body: Body::None,
+        }
+    }
+
+    /// What the engine must know to serve this connection.
+    pub fn options(&self) -> SessionOptions {
+        let inbound = &self.settings.inbound;
+        // The time limits are those of every SMTP server of ours.
+        let submission = &self.settings.submission;
+        SessionOptions {
+            hostname: self.settings.hostname.clone(),
+            protocol: self.protocol,
+            auth: Auth::None,
+            message_bytes_max: inbound.message_bytes_max,
+            recipients_max: inbound.recipients_max,
+            transactions_max: submission.transactions_max,
+            errors_max: submission.errors_max,
+            idle_commands_max: IDLE_COMMANDS_MAX,
+            command_timeout: Duration::from_secs(submission.command_timeout_secs),
+            data_timeout: Duration::from_secs(submission.data_timeout_secs),
+            message_timeout: Duration::from_secs(submission.message_timeout_secs),
+            write_timeout: Duration::from_secs(submission.command_timeout_secs),
+            // A report is not lost for its line ends, and goes on without them if it is forwarded.
+            bare_newline: BareNewline::Normalize,
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            per_token_per_day_max: self.settings.inbound.reports_per_token_per_day_max,
+            per_day_max: self.settings.inbound.reports_per_day_max,
+        }
+    }
+
+    fn log_rejected(&self, to: Option<&Address>, reply: &Reply, reason: &str) {
+        self.shared.metrics.message_rejected("inbound");
+        let (from, text) = (self.reverse_path.to_string(), reply.to_string());
+        maillog::rejected(&Line {
+            from: Some(&from),
+            to: to.map(Address::as_str),
+            status: reply.status,
+            reply: Some(&text),
+            client: Some(&self.peer.to_string()),
+            reason: Some(reason),
+            ..Line::default()
+        });
+    }
+
+    /// Stores the report; when this returns `Ok` it is on disk.
+    async fn store(&self, raw: Vec<u8>) -> Result<ReportId, StoreError> {
+        let Shared { store, clock, .. } = &self.shared;
+        let id = ReportId(store.new_queue_id());
+        let report = ReportReceived {
+            id,
+            received_at: clock.now(),
+            captured_by: CapturedBy::Listener,
+            reverse_path: self.reverse_path.to_string(),
+            recipients: self.recipients.iter().map(Address::to_string).collect(),
+            tokens: self.tokens.clone(),
+            digest: report_digest(&raw),
+            raw,
+        };
+        store.accept_report(report)?.synced().await?;
+        Ok(id)
+    }
+
+    async fn finish(&mut self) -> Reply {
+        let now = self.shared.clock.now();
+        let (octets, _share) = match std::mem::replace(&mut self.body, Body::None) {
+            Body::Kept { octets, share } => (octets, share),
+            Body::Counted => return self.counted(),
+            Body::None => return bad_sequence(),
+        };
+        match self.shared.caps.count(now, &self.tokens, self.limits()) {
+            Verdict::Store => {}
+            Verdict::CountOnly => return self.counted(),
+            Verdict::PutOff => return self.put_off(),
+        }
+        let size_bytes = u64::try_from(octets.len()).ok();
+        match self.store(octets).await {
+            Ok(id) => {
+                let report = id.0.to_string();
+                self.log_accepted(size_bytes, &report);
+                Reply::new(250, EnhancedStatus::new(2, 0, 0), format!("Ok: report {report}"))
+            }
+            Err(error) => {
+                let reply = store_reply(&error);
+                self.log_rejected(None, &reply, &error.to_string());
+                reply
+            }
+        }
+    }
+
+    fn log_accepted(&self, size_bytes: Option<u64>, report: &str) {
+        let from = self.reverse_path.to_string();
+        let client = self.peer.to_string();
+        for to in &self.recipients {
+            maillog::accepted(&Line {
+                from: Some(&from),
+                to: Some(to.as_str()),
+                size_bytes,
+                client: Some(&client),
+                report: Some(report),
+                ..Line::default()
+            });
+        }
+    }
+
+    fn counted(&self) -> Reply {
+        self.shared.metrics.report_dropped();
+        Reply::new(250, EnhancedStatus::new(2, 0, 0), "Ok: counted")
+    }
+
+    fn put_off(&self) -> Reply {
+        let reply = Reply::new(452, NO_ROOM, "too many reports today, try again later");
+        self.log_rejected(None, &reply, "reports_per_day_max");
+        reply
+    }
+}
+
+impl Service for Session {
+    fn hello(&mut self, _hello: &Hello) {}
+
+    fn secured(&mut self, _tls: &str) {
+        self.reset();
+    }
+
+    async fn authenticate(&mut self, _username: &str, _password: &[u8]) -> Result<(), Reply> {
+        Err(Reply::new(535, EnhancedStatus::new(5, 7, 8), "nobody authenticates here"))
+    }
+
+    async fn mail(&mut self, mail: &MailCommand) -> Result<(), Reply> {
+        self.reset();
+        self.reverse_path = mail.reverse_path.clone();
+        let size_bytes = mail.size_bytes.unwrap_or_default();
+        self.shared.store.can_accept(size_bytes).map_err(|error| {
+            let reply = store_reply(&error);
+            self.log_rejected(None, &reply, &error.to_string());
+            reply
+        })
+    }
+
+    async fn rcpt(&mut self, recipient: &Recipient) -> Result<(), Reply> {
+        let Shared { keys, clock, .. } = &self.shared;
+        let address = &recipient.address;
+        match admit(&self.settings, keys, clock.now(), address) {
+            Ok(admission) => {
+                if let Admission::Token(queue_id, recipient) = admission
+                    && !self.tokens.contains(&(queue_id, recipient))
+                {
+                    self.tokens.push((queue_id, recipient));
+                }
+                self.recipients.push(address.clone());
+                Ok(())
+            }
+            Err(refused) => Err(self.refuse(address, refused)),
+        }
+    }
+
+    async fn data(&mut self) -> Result<(), Reply> {
+        let now = self.shared.clock.now();
+        self.body = match self.shared.caps.look(now, &self.tokens, self.limits()) {
+            Verdict::Store => Body::Kept { octets: Vec::new(), share: self.shared.memory.share() },
+            Verdict::CountOnly => Body::Counted,
+            Verdict::PutOff => return Err(self.put_off()),
+        };
+        Ok(())
+    }
+
+    async fn chunk(&mut self, octets: &[u8]) -> Result<(), Reply> {
+        let Body::Kept { octets: kept, share } = &mut self.body else {
+            return Ok(());
+        };
+        let bytes = u64::try_from(octets.len()).unwrap_or(u64::MAX);
+        let bytes_max = self.settings.inbound.message_bytes_max;
+        let bytes_after = u64::try_from(kept.len()).unwrap_or(u64::MAX).saturating_add(bytes);
+        if bytes_max > 0 && bytes_after > bytes_max {
+            let text = format!("the report is larger than {bytes_max} octets");
+            let reply = Reply::new(552, EnhancedStatus::new(5, 3, 4), text);
+            self.log_rejected(None, &reply, "message_bytes_max");
+            return Err(reply);
+        }
+        if !share.grow(bytes, MEMORY_BYTES_MAX.max(bytes_max)) {
+            let reply = Reply::new(452, NO_ROOM, "too many reports at a time, try again later");
+            self.log_rejected(None, &reply, "memory");
+            return Err(reply);
+        }
+        kept.extend_from_slice(octets);
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Vec<Reply> {
+        let reply = self.finish().await;
+        let count = match self.protocol {
+            Protocol::Smtp => 1,
+            // RFC 2033 §4.2: one reply for each recipient; all share the one report.
+            Protocol::Lmtp => self.recipients.len(),
+        };
+        self.reset();
+        vec![reply; count]
+    }
+
+    fn reset(&mut self) {
+        self.reverse_path = ReversePath::NULL;
+        self.recipients.clear();
+        self.tokens.clear();
+        self.body = Body::None;
+    }
+}
+
+impl Session {
+    fn refuse(&self, address: &Address, refused: NotAdmitted) -> Reply {
+        let reply = refused.reply(address);
+        self.log_rejected(Some(address), &reply, refused.as_str());
+        reply
+    }
+}
+
+/// What a client is told about a store that cannot take its report.
+fn store_reply(error: &StoreError) -> Reply {
+    match error {
+        StoreError::DiskFull => Reply::new(452, NO_ROOM, "out of storage, try again later"),
+        StoreError::Busy => Reply::new(451, NO_ROOM, "too busy, try again later"),
+        _ => {
+            let status = EnhancedStatus::new(4, 3, 0);
+            Reply::new(451, status, "cannot store reports now, try again later")
+        }
+    }
+}
+
+fn bad_sequence() -> Reply {
+    Reply::new(503, EnhancedStatus::new(5, 5, 1), "bad sequence of commands")
+}
+
+/// Octets of reports on their way in, over all connections.
+const MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Commands that bring no report nearer, in a row.
+const IDLE_COMMANDS_MAX: u32 = 100;
+const NO_ROOM: EnhancedStatus = EnhancedStatus::new(4, 3, 1);
