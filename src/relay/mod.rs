@@ -1,19 +1,49 @@
 //! Stage 3: hands mail to the next hop and says what became of each recipient.
+//!
+//! **Invariant:** there is exactly one `Outcome` for each recipient of a `Delivery`, and it is a
+//! success only when the next hop answered the final dot with 2yz.
+//! **Invariant:** what it means for the queue is not judged here; see `queue/schedule.rs`.
 
-use crate::mail::{Address, Reply, Stage};
+mod body;
+mod connection;
+mod extensions;
+mod pool;
+mod queued_as;
+mod route;
+mod transaction;
+mod wire;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncRead;
+use tokio::sync::Semaphore;
+
+pub use route::Route;
+
+use crate::config;
+use crate::mail::{Address, Reply, ReversePath, Stage};
+use crate::net::tls::{ClientConfig, TlsError, client_config};
+use connection::{Connection, Failure, Target};
+use pool::Pool;
+use transaction::{End, Limits};
 
 /// What is handed over in one transaction.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// `MAIL FROM`, without angle brackets; empty for `<>`.
-    pub reverse_path: String,
+    /// `MAIL FROM`.
+    pub reverse_path: ReversePath,
     /// `ENVID`, given where the next hop offers DSN (RFC 3461 §4.4).
     pub envelope_id: Option<String>,
     /// `RCPT TO`, each with its place in the submission's envelope.
     pub recipients: Vec<(u32, Address)>,
     /// Octets of the body as it is stored, for `SIZE` (RFC 1870).
     pub size_bytes: u64,
-    /// Whether the body has octets above 127.
+    /// Whether the body was declared to have octets above 127 (RFC 6152).
     pub eight_bit: bool,
     /// Whether `SMTPUTF8` is needed (RFC 6531).
     pub smtputf8: bool,
@@ -43,9 +73,161 @@ pub enum OutcomeResult {
     Reply(Reply),
     /// There was no answer: the connection, TLS, a time limit or the body failed. Transient.
     Error(String),
-    /// It could not be offered to this next hop as it is (8-bit or UTF-8 mail to a next hop that
-    /// takes neither); our own words, with the status that a 5yz reply would carry. Permanent.
+    /// It could not be offered to this next hop as it is (too large for it, or UTF-8 mail that it
+    /// does not take); our own words, with the status that a 5yz reply would carry. Permanent.
     Refusal(Reply),
     /// There is no next hop: the mail is held, and the attempt does not count.
     NoRoute,
+}
+
+/// The way to the smarthost; clones share its connections.
+#[derive(Clone)]
+pub struct Relay {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    route: Option<Route>,
+    settings: config::Relay,
+    hostname: String,
+    tls: TlsClients,
+    pool: Pool,
+    /// One permit for each conversation; a connection is opened only when none is idle, so there
+    /// are never more connections than permits.
+    conversations: Semaphore,
+}
+
+/// How TLS is spoken with a next hop.
+struct TlsClients {
+    verified: Arc<ClientConfig>,
+    unverified: Arc<ClientConfig>,
+}
+
+impl Relay {
+    /// The way to the smarthost of the settings; `hostname` is our name in EHLO.
+    ///
+    /// # Errors
+    /// When the trusted certificates cannot be read.
+    pub fn new(settings: &config::Relay, hostname: &str) -> Result<Self, TlsError> {
+        let ca_file = Some(settings.tls_ca_file.as_path()).filter(|p| !p.as_os_str().is_empty());
+        let unverified = client_config(None, false)?;
+        // Whoever does not verify needs no trusted certificates to be there.
+        let verified = match settings.tls_verify {
+            true => client_config(ca_file, true)?,
+            false => Arc::clone(&unverified),
+        };
+        let idle_limit = Duration::from_secs(settings.connection_idle_secs);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                route: Route::of(settings),
+                settings: settings.clone(),
+                hostname: hostname.to_owned(),
+                tls: TlsClients { verified, unverified },
+                pool: Pool::new(idle_limit),
+                conversations: Semaphore::new(settings.connections_max.max(1)),
+            }),
+        })
+    }
+
+    /// The next hop; `None` when none is configured.
+    pub fn route(&self) -> Option<&Route> {
+        self.inner.route.as_ref()
+    }
+
+    /// Tries to hand a mail over. There is exactly one outcome for each recipient, in their order.
+    ///
+    /// `body` is read from its first octet, once, and only after the next hop has asked for it.
+    /// Dropping the future hangs up, which leaves the mail with us.
+    pub async fn deliver<B: AsyncRead + Send + Unpin>(
+        &self,
+        delivery: &Delivery,
+        mut body: B,
+    ) -> Vec<Outcome> {
+        let inner = &*self.inner;
+        let Some(route) = &inner.route else {
+            return all(delivery, &Failure::no_route());
+        };
+        // The semaphore is never closed; were it, there would be no limit, and nothing lost.
+        let _permit = inner.conversations.acquire().await;
+        let limits = Limits::of(&inner.settings);
+        loop {
+            let mut connection = match inner.idle_connection().await {
+                Some(connection) => connection,
+                None => match Box::pin(Connection::open(inner.target(route))).await {
+                    Ok(connection) => connection,
+                    Err(failure) => return all(delivery, &failure),
+                },
+            };
+            let run = transaction::run(&mut connection, delivery, limits, &mut body);
+            let (outcomes, end) = Box::pin(run).await;
+            match end {
+                End::Usable => inner.release(connection),
+                End::Broken => drop(connection),
+                End::Stale => continue,
+            }
+            return outcomes;
+        }
+    }
+
+    /// Takes leave of the next hop on all idle connections.
+    pub async fn close(&self) {
+        self.inner.pool.close().await;
+    }
+}
+
+impl Inner {
+    fn target<'a>(&'a self, route: &'a Route) -> Target<'a> {
+        Target { route, settings: &self.settings, hostname: &self.hostname, tls: &self.tls }
+    }
+
+    async fn idle_connection(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.pool.take()?;
+            if connection.make_ready().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn release(&self, connection: Connection) {
+        if connection.transactions >= self.settings.connection_reuse_max {
+            tokio::spawn(connection.quit());
+        } else {
+            self.pool.put(connection);
+        }
+    }
+}
+
+impl Failure {
+    fn no_route() -> Self {
+        Self {
+            stage: Stage::Connect,
+            peer: connection::Peer::default(),
+            result: OutcomeResult::NoRoute,
+        }
+    }
+}
+
+/// Our own words or the next hop's, on one line.
+impl fmt::Display for OutcomeResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reply(reply) | Self::Refusal(reply) => reply.fmt(f),
+            Self::Error(error) => f.write_str(error),
+            Self::NoRoute => f.write_str("no [relay] host is configured"),
+        }
+    }
+}
+
+/// The same for every recipient.
+fn all(delivery: &Delivery, failure: &Failure) -> Vec<Outcome> {
+    let outcome = |(recipient, _): &(u32, Address)| Outcome {
+        recipient: *recipient,
+        stage: failure.stage,
+        remote_mta: failure.peer.remote_mta.clone(),
+        remote_queue_id: None,
+        tls: failure.peer.tls.clone(),
+        result: failure.result.clone(),
+    };
+    delivery.recipients.iter().map(outcome).collect()
 }

@@ -1,0 +1,297 @@
+//! One run of one mail: its due recipients in transactions, each outcome written down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::runner::Progress;
+use super::schedule::{Blame, Next, Policy, Tried, blame};
+use super::{Context, debts};
+use crate::config::Settings;
+use crate::mail::envelope::BodyKind;
+use crate::mail::return_path::{ReturnPathFormat, TokenForm};
+use crate::mail::{Address, QueueId, ReversePath, Stage, Timestamp};
+use crate::maillog::{self, Line};
+use crate::relay::{Delivery, Outcome, OutcomeResult};
+use crate::secret::{self, KeyRing};
+use crate::store::record::{Attempt, Decision, Origin, ReturnPathMode};
+use crate::store::{LiveMessage, LiveRecipient};
+
+/// Tries all recipients of a mail that are due, then pays what is owed about the mail.
+pub(super) async fn run_mail(
+    context: Arc<Context>,
+    queue_id: QueueId,
+    transactions: Arc<Semaphore>,
+) -> Progress {
+    let Some(mail) = context.store.live(queue_id) else { return Progress::Recorded };
+    let due = due_recipients(&mail, context.clock.now());
+    let mut progress = Progress::Recorded;
+    let mut running = JoinSet::new();
+    for delivery in deliveries(&context.settings, &context.keys, &mail, due) {
+        // Closed: the daemon stops, and what has not begun does not begin.
+        let Ok(permit) = Arc::clone(&transactions).acquire_owned().await else { break };
+        let context = Arc::clone(&context);
+        running.spawn(async move {
+            let progress = run_transaction(&context, queue_id, delivery).await;
+            drop(permit);
+            progress
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        match ended {
+            Ok(Progress::Recorded) => {}
+            Ok(Progress::Stuck) => progress = Progress::Stuck,
+            Err(error) => {
+                tracing::error!(%queue_id, %error, "a transaction was broken off");
+                progress = Progress::Stuck;
+            }
+        }
+    }
+    match debts::pay(&context, queue_id).await {
+        Ok(()) => progress,
+        Err(error) => {
+            tracing::error!(%queue_id, %error, "a notice could not be submitted");
+            Progress::Stuck
+        }
+    }
+}
+
+/// Whether notices about a mail may be written at all: never about our own, never to `<>`
+/// (RFC 5321 §4.5.5), never to an account that does not want them.
+pub(super) fn may_notify(mail: &LiveMessage) -> bool {
+    mail.origin == Origin::App && mail.dsn && !mail.reverse_path.is_null()
+}
+
+fn due_recipients(mail: &LiveMessage, now: Timestamp) -> Vec<(u32, Address)> {
+    let is_due = |recipient: &LiveRecipient| {
+        !recipient.state.has_left_queue() && recipient.next_attempt <= now
+    };
+    let numbered = (0_u32..).zip(&mail.recipients);
+    let due = numbered.filter(|(_, recipient)| is_due(recipient));
+    due.map(|(index, recipient)| (index, recipient.address.clone())).collect()
+}
+
+/// One transaction for each return path: recipients with a token of their own go alone.
+fn deliveries(
+    settings: &Settings,
+    keys: &KeyRing,
+    mail: &LiveMessage,
+    due: Vec<(u32, Address)>,
+) -> Vec<Delivery> {
+    let format = ReturnPathFormat {
+        prefix: &settings.return_path.prefix,
+        delimiter: settings.return_path.delimiter,
+        domain: &settings.return_path.domain,
+    };
+    let form = match mail.return_path {
+        ReturnPathMode::Preserve => None,
+        ReturnPathMode::Verp => Some(TokenForm::Verp),
+        ReturnPathMode::Plus => Some(TokenForm::Plus),
+    };
+    let own_path = |index: u32| {
+        let token = keys.token(mail.queue_id, u16::try_from(index).ok()?);
+        format.write(form?, &mail.reverse_path, &token)
+    };
+    let delivery = |reverse_path: ReversePath, recipients: Vec<(u32, Address)>| Delivery {
+        smtputf8: mail.smtputf8
+            || reverse_path.address().is_some_and(|address| !address.is_ascii())
+            || recipients.iter().any(|(_, address)| !address.is_ascii()),
+        reverse_path,
+        envelope_id: Some(mail.queue_id.to_string()),
+        recipients,
+        size_bytes: mail.size_bytes,
+        eight_bit: mail.body == BodyKind::EightBitMime,
+    };
+    let mut together = Vec::new();
+    let mut all = Vec::new();
+    for (index, address) in due {
+        match own_path(index) {
+            Some(path) => all.push(delivery(ReversePath::Address(path), vec![(index, address)])),
+            None => together.push((index, address)),
+        }
+    }
+    if form.is_some() && !together.is_empty() && !mail.reverse_path.is_null() {
+        let queue_id = mail.queue_id;
+        tracing::info!(%queue_id, "its reverse-path has no room for a token and is preserved");
+    }
+    for group in together.chunks(settings.relay.recipients_per_transaction_max.max(1)) {
+        all.push(delivery(mail.reverse_path.clone(), group.to_vec()));
+    }
+    all
+}
+
+async fn run_transaction(
+    context: &Context,
+    queue_id: QueueId,
+    mut delivery: Delivery,
+) -> Progress {
+    // A report may have ended a recipient while its turn had not come yet.
+    let Some(mail) = context.store.live(queue_id) else { return Progress::Recorded };
+    let waits = |index: u32| {
+        recipient(&mail, index).is_some_and(|recipient| !recipient.state.has_left_queue())
+    };
+    delivery.recipients.retain(|(index, _)| waits(*index));
+    if delivery.recipients.is_empty() {
+        return Progress::Recorded;
+    }
+    let started_at = context.clock.now();
+    let outcomes = match context.store.body(queue_id).await {
+        Ok(body) => Box::pin(context.relay.deliver(&delivery, body)).await,
+        Err(error) => unread(&delivery, &error.to_string()),
+    };
+    let policy = Policy::of(&context.settings.queue);
+    let now = context.clock.now();
+    let mut attempts = Vec::with_capacity(outcomes.len());
+    for outcome in &outcomes {
+        let tried = Tried {
+            number: recipient(&mail, outcome.recipient).map_or(0, |r| r.attempts).saturating_add(1),
+            received_at: mail.received_at,
+            now,
+            jitter_permille: jitter_permille(),
+        };
+        if blame(outcome) == Blame::Configuration {
+            complain(context, outcome);
+        }
+        if let Next::Decided(decision) = policy.next(outcome, &tried) {
+            attempts.push(attempt(&mail, outcome, decision, &tried, started_at));
+        }
+    }
+    if attempts.is_empty() {
+        return Progress::Stuck;
+    }
+    record(context, &mail, &attempts).await;
+    for attempt in &attempts {
+        log(context, &mail, attempt);
+    }
+    Progress::Recorded
+}
+
+fn recipient(mail: &LiveMessage, index: u32) -> Option<&LiveRecipient> {
+    mail.recipients.get(usize::try_from(index).ok()?)
+}
+
+fn attempt(
+    mail: &LiveMessage,
+    outcome: &Outcome,
+    decision: Decision,
+    tried: &Tried,
+    started_at: Timestamp,
+) -> Attempt {
+    let (reply, error) = match &outcome.result {
+        OutcomeResult::Reply(reply) | OutcomeResult::Refusal(reply) => (Some(reply.clone()), None),
+        other => (None, Some(other.to_string())),
+    };
+    let gives_up = matches!(decision, Decision::Failed | Decision::Expired);
+    Attempt {
+        queue_id: mail.queue_id,
+        recipient: outcome.recipient,
+        number: tried.number,
+        started_at,
+        ended_at: tried.now,
+        stage: outcome.stage,
+        remote_mta: outcome.remote_mta.clone(),
+        reply,
+        error,
+        remote_queue_id: outcome.remote_queue_id.clone(),
+        tls: outcome.tls.clone(),
+        decision,
+        notice_owed: gives_up && may_notify(mail),
+    }
+}
+
+/// Writes attempts down, however often it takes: to forget that a mail was handed over would
+/// be to hand it over again.
+async fn record(context: &Context, mail: &LiveMessage, attempts: &[Attempt]) {
+    let queue_id = mail.queue_id;
+    loop {
+        match context.capture.outcomes(mail, attempts.to_vec()) {
+            Ok(ticket) => {
+                if let Err(error) = ticket.synced().await {
+                    tracing::error!(%queue_id, %error, "an attempt is known but not on disk");
+                }
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%queue_id, %error, "an attempt could not be written down yet");
+                tokio::time::sleep(RECORD_AGAIN_AFTER).await;
+            }
+        }
+    }
+}
+
+fn log(context: &Context, mail: &LiveMessage, attempt: &Attempt) {
+    let to = recipient(mail, attempt.recipient).map(|recipient| recipient.address.as_str());
+    let reply = attempt.reply.as_ref().map(ToString::to_string).or_else(|| attempt.error.clone());
+    let from = mail.reverse_path.to_string();
+    let line = Line {
+        queue_id: Some(mail.queue_id),
+        message_id: Some(mail.message_id.as_str()),
+        account: Some(&mail.account),
+        from: Some(&from),
+        to,
+        size_bytes: Some(mail.size_bytes),
+        relay: attempt.remote_mta.as_deref(),
+        delay: Some(attempt.ended_at.since(mail.received_at)),
+        attempt: Some(attempt.number),
+        status: attempt.reply.as_ref().map(crate::mail::Reply::status_or_class),
+        reply: reply.as_deref(),
+        ..Line::default()
+    };
+    let outcome = match attempt.decision {
+        Decision::Relayed => {
+            maillog::relayed(&line);
+            "relayed"
+        }
+        Decision::RetryAt(_) => {
+            maillog::deferred(&line);
+            "deferred"
+        }
+        Decision::Failed => {
+            maillog::failed(&line);
+            "failed"
+        }
+        Decision::Expired => {
+            maillog::expired(&line);
+            "expired"
+        }
+    };
+    context.metrics.attempt_ended(outcome);
+}
+
+/// What is refused to us, and not to a recipient, is for the operator to see.
+fn complain(context: &Context, outcome: &Outcome) {
+    let relay = outcome.remote_mta.as_deref().unwrap_or(&context.settings.relay.host);
+    let answer = outcome.result.to_string();
+    let command = outcome.stage.command();
+    tracing::error!(
+        relay,
+        command,
+        answer,
+        "the next hop refuses us, not the recipient: check [relay]; mail waits meanwhile"
+    );
+}
+
+/// The outcomes when the body cannot be opened: nobody was asked anything.
+fn unread(delivery: &Delivery, error: &str) -> Vec<Outcome> {
+    let outcome = |(recipient, _): &(u32, Address)| Outcome {
+        recipient: *recipient,
+        stage: Stage::Connect,
+        remote_mta: None,
+        remote_queue_id: None,
+        tls: None,
+        result: OutcomeResult::Error(format!("the stored mail could not be read: {error}")),
+    };
+    delivery.recipients.iter().map(outcome).collect()
+}
+
+fn jitter_permille() -> u32 {
+    let span = u64::from(JITTER_PERMILLE_MAX).saturating_add(1);
+    let random = secret::random_u64().checked_rem(span).unwrap_or(0);
+    u32::try_from(random).unwrap_or(0)
+}
+
+/// Waits are made up to a tenth longer.
+const JITTER_PERMILLE_MAX: u32 = 100;
+const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(1);

@@ -1,0 +1,175 @@
+//! What is owed by mail: DSNs about what was given up, delay notices, forwarded reports.
+//!
+//! A notice is submitted in the same write that settles its debt, so a crash neither loses nor
+//! doubles it.
+
+use std::collections::HashMap;
+
+use super::attempt::may_notify;
+use super::notice::{self, AboutRecipient, Letterhead, Notice};
+use super::schedule::Policy;
+use super::Context;
+use crate::bounce::Category;
+use crate::mail::{Address, QueueId};
+use crate::maillog::{self, Line};
+use crate::secret;
+use crate::store::record::{Batch, NoticeSent, ReportCaptured, ReportReceived};
+use crate::store::{LiveMessage, LiveRecipient, MessageRecord, StoreError};
+
+/// Writes the notices that are owed about a mail.
+pub(super) async fn pay(context: &Context, queue_id: QueueId) -> Result<(), StoreError> {
+    let Some(mail) = context.store.live(queue_id) else { return Ok(()) };
+    let owed: Vec<u32> = numbers_of(&mail, |recipient| recipient.notice_owed);
+    if !owed.is_empty() {
+        let debt = NoticeSent::Failure { queue_id, recipients: owed.clone() };
+        let write = |head: &Letterhead<'_>, record: &MessageRecord| {
+            let about = about(&mail, record, &owed);
+            notice::failure(head, &record.submission, &about)
+        };
+        submit_about(context, &mail, debt, "dsn", write).await?;
+    }
+    let policy = Policy::of(&context.settings.queue);
+    let age = context.clock.now().since(mail.received_at);
+    let late = numbers_of(&mail, |r| !r.state.has_left_queue() && r.attempts > 0);
+    let Some(count) = policy.delay_notices_due(age, mail.delay_notices) else { return Ok(()) };
+    if late.is_empty() || !may_notify(&mail) {
+        return Ok(());
+    }
+    let expires_at = mail.received_at.plus(policy.lifetime);
+    let debt = NoticeSent::Delay { queue_id, count };
+    let write = |head: &Letterhead<'_>, record: &MessageRecord| {
+        notice::delay(head, &record.submission, &about(&mail, record, &late), expires_at)
+    };
+    submit_about(context, &mail, debt, "delay notice", write).await
+}
+
+/// Forwards reports that were caught at our return path to whom they would have gone to without
+/// us; a few at a time, for mail comes first.
+pub(super) async fn forward_reports(context: &Context) {
+    for captured in context.store.owed_forwards(FORWARDS_AT_A_TIME) {
+        if let Err(error) = forward(context, &captured).await {
+            let report = captured.id.0;
+            tracing::error!(%report, %error, "a report could not be forwarded yet");
+            return;
+        }
+    }
+}
+
+async fn forward(context: &Context, captured: &ReportCaptured) -> Result<(), StoreError> {
+    let to = captured.forward_to.as_deref().and_then(|text| Address::parse(text).ok());
+    let report = context.store.report(captured.id)?.ok().map(|record| record.received);
+    let account = account_of(context, captured)?;
+    let written = match (&to, &report) {
+        (Some(to), Some(report)) => Some(forwarded(context, report, to, &account)),
+        // It was pruned, or cannot be sent anywhere: the debt ends here.
+        _ => None,
+    };
+    let debt = NoticeSent::Forward { report_id: captured.id };
+    let report = captured.id.0.to_string();
+    submit(context, debt, written, "forwarded report", Some(&report)).await
+}
+
+fn forwarded(context: &Context, report: &ReportReceived, to: &Address, account: &str) -> Notice {
+    let queue_id = context.store.new_queue_id();
+    let mark = context.keys.notice(queue_id);
+    notice::forward(&letterhead(context, queue_id, &mark), report, to, account)
+}
+
+/// Whose mail a report is about; what matches nothing belongs to the default account.
+fn account_of(context: &Context, captured: &ReportCaptured) -> Result<String, StoreError> {
+    for queue_id in &captured.matched {
+        if let Ok(record) = context.store.message(*queue_id)? {
+            return Ok(record.submission.account);
+        }
+    }
+    Ok(DEFAULT_ACCOUNT.to_owned())
+}
+
+async fn submit_about(
+    context: &Context,
+    mail: &LiveMessage,
+    debt: NoticeSent,
+    what: &'static str,
+    write: impl FnOnce(&Letterhead<'_>, &MessageRecord) -> Option<Notice>,
+) -> Result<(), StoreError> {
+    let written = match context.store.message(mail.queue_id)? {
+        Ok(record) => {
+            let queue_id = context.store.new_queue_id();
+            let mark = context.keys.notice(queue_id);
+            write(&letterhead(context, queue_id, &mark), &record)
+        }
+        // Its record is gone; there is nothing left to tell about.
+        Err(_missing) => None,
+    };
+    submit(context, debt, written, what, None).await
+}
+
+/// Submits a notice and settles the debt in one write.
+async fn submit(
+    context: &Context,
+    debt: NoticeSent,
+    written: Option<Notice>,
+    what: &'static str,
+    report: Option<&str>,
+) -> Result<(), StoreError> {
+    let logged = written.as_ref().map(|(submission, _)| submission.clone());
+    let batch = Batch {
+        notices: vec![debt],
+        submissions: written.into_iter().collect(),
+        ..Batch::default()
+    };
+    context.store.commit(batch)?.synced().await?;
+    if let Some(submission) = logged {
+        let recipients = submission.envelope.recipients.iter();
+        for recipient in recipients {
+            maillog::notified(&Line {
+                queue_id: Some(submission.queue_id),
+                message_id: Some(submission.message_id.as_str()),
+                account: Some(&submission.account),
+                to: Some(recipient.address.as_str()),
+                size_bytes: Some(submission.size_bytes),
+                reason: Some(what),
+                report,
+                ..Line::default()
+            });
+        }
+    }
+    Ok(())
+}
+
+fn letterhead<'a>(context: &'a Context, queue_id: QueueId, mark: &'a str) -> Letterhead<'a> {
+    Letterhead {
+        hostname: &context.settings.hostname,
+        queue_id,
+        now: context.clock.now(),
+        random: secret::random_u64(),
+        mark,
+    }
+}
+
+fn numbers_of(mail: &LiveMessage, is_meant: impl Fn(&LiveRecipient) -> bool) -> Vec<u32> {
+    let numbered = (0_u32..).zip(&mail.recipients);
+    numbered.filter(|(_, recipient)| is_meant(recipient)).map(|(index, _)| index).collect()
+}
+
+fn about<'a>(
+    mail: &'a LiveMessage,
+    record: &MessageRecord,
+    numbers: &[u32],
+) -> Vec<AboutRecipient<'a>> {
+    let bounces = record.bounces.iter().filter(|bounce| bounce.is_failure());
+    let categories: HashMap<u32, Category> = bounces
+        .filter_map(|bounce| {
+            Some((bounce.recipient_index?, bounce.response.classification.category))
+        })
+        .collect();
+    let one = |index: &u32| {
+        let recipient = mail.recipients.get(usize::try_from(*index).ok()?)?;
+        Some(AboutRecipient { recipient, category: categories.get(index).copied() })
+    };
+    numbers.iter().filter_map(one).collect()
+}
+
+/// Whose mail it is when nobody logged in.
+const DEFAULT_ACCOUNT: &str = "default";
+const FORWARDS_AT_A_TIME: usize = 16;

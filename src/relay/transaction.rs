@@ -1,0 +1,410 @@
+//! One mail transaction with a next hop: MAIL, RCPT, DATA, the body, the dot; one outcome each.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::body::DotStuffing;
+use super::connection::{Connection, refusal};
+use super::extensions::{Extensions, Size};
+use super::queued_as::remote_queue_id;
+use super::{Delivery, Outcome, OutcomeResult};
+use crate::config;
+use crate::mail::{Address, EnhancedStatus, Reply, Stage};
+
+/// How a transaction left its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The next mail may use it.
+    Usable,
+    /// It is of no more use.
+    Broken,
+    /// The next hop had closed it while it was idle: nothing was offered, and the mail is to be
+    /// tried again on another connection.
+    Stale,
+}
+
+/// The time limits of a transaction (RFC 5321 §4.5.3.2).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The reply to a command.
+    pub(super) command: Duration,
+    /// Sending one block of the body.
+    pub(super) data_block: Duration,
+    /// The reply to the final dot.
+    pub(super) data_end: Duration,
+}
+
+impl Limits {
+    pub(super) fn of(settings: &config::Relay) -> Self {
+        Self {
+            command: Duration::from_secs(settings.command_timeout_secs),
+            data_block: Duration::from_secs(settings.data_block_timeout_secs),
+            data_end: Duration::from_secs(settings.data_end_timeout_secs),
+        }
+    }
+}
+
+/// Runs one transaction. There is exactly one outcome for each recipient, in their order, unless
+/// the end is `Stale`.
+pub(super) async fn run<B: AsyncRead + Send + Unpin>(
+    connection: &mut Connection,
+    delivery: &Delivery,
+    limits: Limits,
+    body: &mut B,
+) -> (Vec<Outcome>, End) {
+    let is_first = connection.transactions == 0;
+    if let Some(reply) = local_refusal(delivery, &connection.extensions) {
+        let fate = Fate::ended(Stage::Mail, OutcomeResult::Refusal(reply));
+        let fates = vec![fate; delivery.recipients.len()];
+        return (outcomes(delivery, connection, fates), End::Usable);
+    }
+    connection.transactions = connection.transactions.saturating_add(1);
+    // Whatever way this ends, but for a reply to the final dot, RSET must clear up behind it.
+    connection.needs_reset = true;
+    let commands = commands(delivery, &connection.extensions);
+    let fates = vec![Fate::Open; delivery.recipients.len()];
+    let mut transaction =
+        Transaction { connection, limits, commands, sent: 0, answered: 0, fates };
+    let end = transaction.converse(body, delivery.size_bytes, !is_first).await;
+    let fates = transaction.fates;
+    (outcomes(delivery, connection, fates), end)
+}
+
+/// What is known of a recipient so far.
+#[derive(Clone, Debug)]
+enum Fate {
+    /// Its RCPT has not been answered, or nothing has ended it yet.
+    Open,
+    /// Its RCPT was answered with 2yz.
+    Accepted,
+    /// It is decided.
+    Ended(Box<(Stage, OutcomeResult, Option<String>)>),
+}
+
+struct Transaction<'a> {
+    connection: &'a mut Connection,
+    limits: Limits,
+    /// MAIL, one RCPT for each recipient, DATA.
+    commands: Vec<String>,
+    /// Commands that have been sent.
+    sent: usize,
+    /// Commands whose reply has been read.
+    answered: usize,
+    fates: Vec<Fate>,
+}
+
+/// What keeps a body from being sent whole.
+enum BodyError {
+    /// It could not be read from the store.
+    Read(String),
+    /// It could not be written to the next hop.
+    Write(String),
+}
+
+impl Transaction<'_> {
+    async fn converse<B: AsyncRead + Send + Unpin>(
+        &mut self,
+        body: &mut B,
+        size_bytes: u64,
+        is_reused: bool,
+    ) -> End {
+        let mail = match self.exchange().await {
+            Ok(reply) if reply.code == 421 && is_reused => return End::Stale,
+            Err(_) if is_reused => return End::Stale,
+            Ok(reply) => reply,
+            Err(error) => return self.broken(Stage::Mail, error),
+        };
+        if !mail.is_positive() {
+            self.end_all(Stage::Mail, &refusal(Stage::Mail, mail.clone()));
+            return self.wind_down(mail.code).await;
+        }
+        for index in 0..self.fates.len() {
+            let reply = match self.exchange().await {
+                Ok(reply) => reply,
+                Err(error) => return self.broken(Stage::Rcpt, error),
+            };
+            let code = reply.code;
+            let fate = if reply.is_positive() {
+                Fate::Accepted
+            } else {
+                Fate::ended(Stage::Rcpt, refusal(Stage::Rcpt, reply.clone()))
+            };
+            if let Some(place) = self.fates.get_mut(index) {
+                *place = fate;
+            }
+            if code == 421 {
+                self.end_all(Stage::Rcpt, &refusal(Stage::Rcpt, reply));
+                return End::Broken;
+            }
+        }
+        if !self.fates.iter().any(|fate| matches!(fate, Fate::Accepted)) {
+            return self.wind_down(mail.code).await;
+        }
+        match self.exchange().await {
+            Ok(reply) if reply.code == 354 => self.send_mail(body, size_bytes).await,
+            Ok(reply) => {
+                let code = reply.code;
+                self.end_all(Stage::Data, &refusal(Stage::Data, reply));
+                // Who takes DATA without asking for the body is out of step with us.
+                if code == 421 || code < 400 { End::Broken } else { End::Usable }
+            }
+            Err(error) => self.broken(Stage::Data, error),
+        }
+    }
+
+    /// Sends the next command, or with PIPELINING as many as fit in one go, and reads the next
+    /// reply.
+    ///
+    /// What is under way is bounded, so that neither side can be left writing to somebody who
+    /// does not read because he is writing himself (RFC 2920 §3.1). DATA comes last in its group.
+    async fn exchange(&mut self) -> Result<Reply, String> {
+        if self.answered == self.sent {
+            let mut group = String::new();
+            for command in self.commands.iter().skip(self.sent) {
+                let is_full = group.len().saturating_add(command.len()) > PIPELINE_BYTES_MAX;
+                if !group.is_empty() && (is_full || !self.connection.extensions.pipelining) {
+                    break;
+                }
+                group.push_str(command);
+                self.sent = self.sent.saturating_add(1);
+            }
+            self.connection.send(group.as_bytes(), self.limits.command).await?;
+        }
+        let reply = self.connection.reply(self.limits.command).await?;
+        self.answered = self.answered.saturating_add(1);
+        Ok(reply)
+    }
+
+    /// Reads the replies to what was sent ahead, now that no recipient is left.
+    ///
+    /// A next hop may ask for the body all the same; then a lone dot ends the transaction
+    /// (RFC 2920 §3.1). But where it has accepted a recipient after it refused MAIL, the dot
+    /// would deliver an empty mail: that connection is dropped.
+    async fn wind_down(&mut self, mail_code: u16) -> End {
+        if mail_code == 421 {
+            return End::Broken;
+        }
+        let mut accepted_any = false;
+        while self.answered < self.sent {
+            let is_data = self.answered.saturating_add(1) == self.commands.len();
+            let Ok(reply) = self.connection.reply(self.limits.command).await else {
+                return End::Broken;
+            };
+            self.answered = self.answered.saturating_add(1);
+            match reply.code {
+                421 => return End::Broken,
+                354 if is_data && !accepted_any => return self.lone_dot().await,
+                300..=399 => return End::Broken,
+                code => accepted_any |= (200..300).contains(&code),
+            }
+        }
+        End::Usable
+    }
+
+    async fn lone_dot(&mut self) -> End {
+        if self.connection.send(b".\r\n", self.limits.command).await.is_err() {
+            return End::Broken;
+        }
+        match self.connection.reply(self.limits.data_end).await {
+            Ok(reply) if reply.code != 421 => End::Usable,
+            _ => End::Broken,
+        }
+    }
+
+    async fn send_mail<B: AsyncRead + Send + Unpin>(
+        &mut self,
+        body: &mut B,
+        size_bytes: u64,
+    ) -> End {
+        match self.send_body(body, size_bytes).await {
+            Ok(()) => {}
+            // Without its dot the mail counts as not sent, so it is enough to hang up.
+            Err(BodyError::Read(error)) => return self.broken(Stage::Data, error),
+            Err(BodyError::Write(error)) => {
+                // Whoever hangs up in the middle of a body may have said why.
+                if let Ok(reply) = self.connection.reply(LAST_WORDS_TIMEOUT).await
+                    && !reply.is_positive()
+                {
+                    self.end_all(Stage::Data, &refusal(Stage::Data, reply));
+                    return End::Broken;
+                }
+                return self.broken(Stage::Data, error);
+            }
+        }
+        // From here on the next hop may have the mail: a lost reply may mean a duplicate, and
+        // never a loss (RFC 5321 §4.5.3.2.6).
+        let reply = match self.connection.reply(self.limits.data_end).await {
+            Ok(reply) => reply,
+            Err(error) => return self.broken(Stage::End, error),
+        };
+        let code = reply.code;
+        if reply.is_positive() {
+            let name = remote_queue_id(&reply.text);
+            self.end_accepted(Stage::End, &OutcomeResult::Reply(reply), name.as_deref());
+        } else {
+            self.end_all(Stage::End, &refusal(Stage::End, reply));
+        }
+        if code == 421 || (300..400).contains(&code) {
+            return End::Broken;
+        }
+        self.connection.needs_reset = false;
+        End::Usable
+    }
+
+    async fn send_body<B: AsyncRead + Send + Unpin>(
+        &mut self,
+        body: &mut B,
+        size_bytes: u64,
+    ) -> Result<(), BodyError> {
+        let mut stuffing = DotStuffing::new();
+        let mut block = vec![0_u8; BLOCK_BYTES];
+        let mut out = Vec::with_capacity(BLOCK_BYTES.saturating_mul(2));
+        let mut size_read: u64 = 0;
+        loop {
+            let read = body.read(&mut block).await;
+            let len = read.map_err(|error| {
+                BodyError::Read(format!("the stored mail could not be read: {error}"))
+            })?;
+            if len == 0 {
+                break;
+            }
+            size_read = size_read.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+            stuffing.push(block.get(..len).unwrap_or_default(), &mut out);
+            let sent = self.connection.send(&out, self.limits.data_block).await;
+            sent.map_err(BodyError::Write)?;
+            out.clear();
+        }
+        if size_read < size_bytes {
+            let text = format!("the stored mail ends after {size_read} of {size_bytes} octets");
+            return Err(BodyError::Read(text));
+        }
+        stuffing.finish(&mut out);
+        self.connection.send(&out, self.limits.data_block).await.map_err(BodyError::Write)
+    }
+
+    /// The conversation cannot go on: whoever is not decided yet is told why.
+    fn broken(&mut self, stage: Stage, error: String) -> End {
+        self.end_all(stage, &OutcomeResult::Error(error));
+        End::Broken
+    }
+
+    /// Decides all recipients that are not decided.
+    fn end_all(&mut self, stage: Stage, result: &OutcomeResult) {
+        self.end_accepted(stage, result, None);
+    }
+
+    fn end_accepted(&mut self, stage: Stage, result: &OutcomeResult, queue_id: Option<&str>) {
+        for fate in &mut self.fates {
+            if !matches!(fate, Fate::Ended(_)) {
+                let queue_id = queue_id.map(str::to_owned);
+                *fate = Fate::Ended(Box::new((stage, result.clone(), queue_id)));
+            }
+        }
+    }
+}
+
+impl Fate {
+    fn ended(stage: Stage, result: OutcomeResult) -> Self {
+        Self::Ended(Box::new((stage, result, None)))
+    }
+}
+
+/// What can be known to be refused without asking.
+///
+/// 8-bit mail goes to a next hop without 8BITMIME as it is: the smarthost is one the operator
+/// chose, practically all of them take it, and re-encoding would break signatures. Postfix does
+/// the same once its own conversion is off (`disable_mime_output_conversion`).
+fn local_refusal(delivery: &Delivery, offered: &Extensions) -> Option<Reply> {
+    if let Size::Limit(limit) = offered.size
+        && delivery.size_bytes > limit
+    {
+        let text = format!("the mail has {} octets, the next hop takes {limit}", delivery.size_bytes);
+        return Some(Reply::new(552, EnhancedStatus::new(5, 3, 4), text));
+    }
+    if delivery.smtputf8 && !offered.smtputf8 {
+        // RFC 6531 §3.5.
+        let text = "the mail needs SMTPUTF8, which the next hop does not offer";
+        return Some(Reply::new(553, EnhancedStatus::new(5, 6, 7), text));
+    }
+    None
+}
+
+fn commands(delivery: &Delivery, offered: &Extensions) -> Vec<String> {
+    let mut mail = format!("MAIL FROM:<{}>", delivery.reverse_path);
+    if offered.size != Size::NotOffered {
+        mail.push_str(&format!(" SIZE={}", delivery.size_bytes));
+    }
+    if delivery.eight_bit && offered.eight_bit_mime {
+        mail.push_str(" BODY=8BITMIME");
+    }
+    if delivery.smtputf8 {
+        mail.push_str(" SMTPUTF8");
+    }
+    if let Some(id) = delivery.envelope_id.as_deref().filter(|_| offered.dsn) {
+        mail.push_str(&format!(" ENVID={}", xtext(id)));
+    }
+    mail.push_str("\r\n");
+    let recipients = delivery.recipients.iter();
+    let rcpts = recipients.map(|(_, address)| format!("RCPT TO:<{address}>\r\n"));
+    std::iter::once(mail).chain(rcpts).chain(std::iter::once("DATA\r\n".to_owned())).collect()
+}
+
+/// RFC 3461 §4: printable ASCII as it is, but for `+` and `=`; everything else as `+` and two
+/// hexadecimal digits.
+fn xtext(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        match octet {
+            b'!'..=b'~' if octet != b'+' && octet != b'=' => out.push(char::from(octet)),
+            _ => out.push_str(&format!("+{octet:02X}")),
+        }
+    }
+    out
+}
+
+fn outcomes(delivery: &Delivery, connection: &Connection, fates: Vec<Fate>) -> Vec<Outcome> {
+    let outcome = |((recipient, _), fate): (&(u32, Address), Fate)| {
+        let (stage, result, remote_queue_id) = match fate {
+            Fate::Ended(ended) => *ended,
+            // Every way through a transaction ends all fates; should one not, the recipient is
+            // tried again.
+            Fate::Open | Fate::Accepted => {
+                (Stage::Mail, OutcomeResult::Error("the transaction was left".to_owned()), None)
+            }
+        };
+        Outcome {
+            recipient: *recipient,
+            stage,
+            remote_mta: connection.peer.remote_mta.clone(),
+            remote_queue_id,
+            tls: connection.peer.tls.clone(),
+            result,
+        }
+    };
+    delivery.recipients.iter().zip(fates).map(outcome).collect()
+}
+
+/// Octets of the commands that are sent ahead of their replies.
+const PIPELINE_BYTES_MAX: usize = 4096;
+/// Octets that are read from the store at a time.
+const BLOCK_BYTES: usize = 32_768;
+/// How long a next hop that hung up on a body may take to say why.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envelope_ids_are_written_as_xtext() {
+        for (text, want) in [
+            ("0c3k9s0ab1d2e3f4", "0c3k9s0ab1d2e3f4"),
+            ("a+b=c", "a+2Bb+3Dc"),
+            ("a b\r\nRSET", "a+20b+0D+0ARSET"),
+            ("é", "+C3+A9"),
+        ] {
+            assert_eq!(xtext(text), want);
+        }
+    }
+}
