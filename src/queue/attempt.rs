@@ -122,11 +122,7 @@ fn deliveries(
     all
 }
 
-async fn run_transaction(
-    context: &Context,
-    queue_id: QueueId,
-    mut delivery: Delivery,
-) -> Progress {
+async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Delivery) -> Progress {
     // A report may have ended a recipient while its turn had not come yet.
     let Some(mail) = context.store.live(queue_id) else { return Progress::Recorded };
     let waits = |index: u32| {

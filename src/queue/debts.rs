@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 
+use super::Context;
 use super::attempt::may_notify;
 use super::notice::{self, AboutRecipient, Letterhead, Notice};
 use super::schedule::Policy;
-use super::Context;
 use crate::bounce::Category;
 use crate::mail::{Address, QueueId};
 use crate::maillog::{self, Line};

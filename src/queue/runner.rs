@@ -102,11 +102,8 @@ impl Runner {
 
     fn start(&mut self, queue_id: QueueId) {
         self.active.insert(queue_id);
-        let job = attempt::run_mail(
-            Arc::clone(&self.context),
-            queue_id,
-            Arc::clone(&self.transactions),
-        );
+        let job =
+            attempt::run_mail(Arc::clone(&self.context), queue_id, Arc::clone(&self.transactions));
         let handle = self.jobs.spawn(job);
         self.mails.insert(handle.id(), queue_id);
     }

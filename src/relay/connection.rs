@@ -74,7 +74,7 @@ enum TlsMode {
 }
 
 /// A conversation through mail-send's client.
-struct Talk<S: AsyncRead + AsyncWrite> {
+struct Talk<S: Stream> {
     client: SmtpClient<Wire<S>>,
 }
 
@@ -118,11 +118,7 @@ impl Connection {
         }
     }
 
-    async fn dial(
-        target: Target<'_>,
-        address: SocketAddr,
-        mode: TlsMode,
-    ) -> Result<Self, Failure> {
+    async fn dial(target: Target<'_>, address: SocketAddr, mode: TlsMode) -> Result<Self, Failure> {
         let mut peer = Peer {
             remote_mta: Some(format!("{}[{}]:{}", target.route.host, address.ip(), address.port())),
             tls: None,
@@ -181,11 +177,6 @@ impl Connection {
     /// Reads one reply.
     pub(super) async fn reply(&mut self, limit: Duration) -> Result<Reply, String> {
         self.talk.reply(limit).await
-    }
-
-    /// How long a command may take.
-    pub(super) fn command_limit(&self) -> Duration {
-        self.command_limit
     }
 
     /// Makes a used connection ready for the next mail; false when it is of no more use.

@@ -64,8 +64,7 @@ pub(super) async fn run<B: AsyncRead + Send + Unpin>(
     connection.needs_reset = true;
     let commands = commands(delivery, &connection.extensions);
     let fates = vec![Fate::Open; delivery.recipients.len()];
-    let mut transaction =
-        Transaction { connection, limits, commands, sent: 0, answered: 0, fates };
+    let mut transaction = Transaction { connection, limits, commands, sent: 0, answered: 0, fates };
     let end = transaction.converse(body, delivery.size_bytes, !is_first).await;
     let fates = transaction.fates;
     (outcomes(delivery, connection, fates), end)
@@ -133,7 +132,8 @@ impl Transaction<'_> {
             if let Some(place) = self.fates.get_mut(index) {
                 *place = fate;
             }
-            if code == 421 {
+            // Who closes, or asks for more where there is no more, ends it for all.
+            if code == 421 || is_intermediate(code) {
                 self.end_all(Stage::Rcpt, &refusal(Stage::Rcpt, reply));
                 return End::Broken;
             }
@@ -182,7 +182,7 @@ impl Transaction<'_> {
     /// (RFC 2920 §3.1). But where it has accepted a recipient after it refused MAIL, the dot
     /// would deliver an empty mail: that connection is dropped.
     async fn wind_down(&mut self, mail_code: u16) -> End {
-        if mail_code == 421 {
+        if mail_code == 421 || is_intermediate(mail_code) {
             return End::Broken;
         }
         let mut accepted_any = false;
@@ -195,7 +195,7 @@ impl Transaction<'_> {
             match reply.code {
                 421 => return End::Broken,
                 354 if is_data && !accepted_any => return self.lone_dot().await,
-                300..=399 => return End::Broken,
+                code if is_intermediate(code) => return End::Broken,
                 code => accepted_any |= (200..300).contains(&code),
             }
         }
@@ -245,7 +245,7 @@ impl Transaction<'_> {
         } else {
             self.end_all(Stage::End, &refusal(Stage::End, reply));
         }
-        if code == 421 || (300..400).contains(&code) {
+        if code == 421 || is_intermediate(code) {
             return End::Broken;
         }
         self.connection.needs_reset = false;
@@ -310,6 +310,11 @@ impl Fate {
     }
 }
 
+/// 3yz asks for more of a command that we have sent whole (RFC 5321 §4.2.1).
+fn is_intermediate(code: u16) -> bool {
+    (300..400).contains(&code)
+}
+
 /// What can be known to be refused without asking.
 ///
 /// 8-bit mail goes to a next hop without 8BITMIME as it is: the smarthost is one the operator
@@ -319,7 +324,8 @@ fn local_refusal(delivery: &Delivery, offered: &Extensions) -> Option<Reply> {
     if let Size::Limit(limit) = offered.size
         && delivery.size_bytes > limit
     {
-        let text = format!("the mail has {} octets, the next hop takes {limit}", delivery.size_bytes);
+        let text =
+            format!("the mail has {} octets, the next hop takes {limit}", delivery.size_bytes);
         return Some(Reply::new(552, EnhancedStatus::new(5, 3, 4), text));
     }
     if delivery.smtputf8 && !offered.smtputf8 {

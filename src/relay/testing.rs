@@ -1,0 +1,103 @@
+//! A next hop that follows a script, for the tests of the relay and the queue.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::config::{self, RelayTls};
+
+/// A next hop that plays one dialog for each connection, in order.
+///
+/// A dialog has one line for each thing that happens:
+/// `S: text` is sent, followed by CRLF, and at once with a second line behind `\r\n`; `C: text` must be what the client sends, where a final
+/// `*` stands for any rest; `BODY` reads up to the lone dot; `DROP` hangs up; `EOF` waits until
+/// the client does.
+pub(crate) struct Scripted {
+    pub(crate) address: SocketAddr,
+    played: JoinHandle<Vec<String>>,
+}
+
+impl Scripted {
+    /// Binds a port of loopback and begins to play.
+    pub(crate) async fn start(dialogs: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dialogs: Vec<String> = dialogs.iter().map(|dialog| (*dialog).to_owned()).collect();
+        let played = tokio::spawn(async move {
+            let mut bodies = Vec::new();
+            for dialog in dialogs {
+                let (stream, _) = listener.accept().await.unwrap();
+                play(stream, &dialog, &mut bodies).await;
+            }
+            bodies
+        });
+        Self { address, played }
+    }
+
+    /// Waits until every dialog has been played to its end; the bodies as they were on the wire,
+    /// with the lone dot.
+    pub(crate) async fn bodies(self) -> Vec<String> {
+        tokio::time::timeout(DEADLINE, self.played).await.expect("a dialog did not end").unwrap()
+    }
+}
+
+/// Settings that lead to `address`, without TLS and waits.
+pub(crate) fn settings(address: SocketAddr) -> config::Relay {
+    let mut settings = config::defaults().relay;
+    settings.host = address.to_string();
+    settings.tls = RelayTls::None;
+    settings.connection_idle_secs = 5;
+    settings.connect_timeout_secs = 5;
+    settings.command_timeout_secs = 5;
+    settings.data_block_timeout_secs = 5;
+    settings.data_end_timeout_secs = 5;
+    settings
+}
+
+async fn play(stream: TcpStream, dialog: &str, bodies: &mut Vec<String>) {
+    let mut stream = BufStream::new(stream);
+    for step in dialog.lines().map(str::trim_start).filter(|step| !step.is_empty()) {
+        if let Some(text) = step.strip_prefix("S: ") {
+            let text = text.replace("\\r\\n", "\r\n");
+            stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        } else if let Some(want) = step.strip_prefix("C: ") {
+            let got = line(&mut stream).await;
+            let got = got.strip_suffix("\r\n").unwrap_or(&got);
+            match want.strip_suffix('*') {
+                Some(start) => assert!(got.starts_with(start), "{got:?} instead of {want:?}"),
+                None => assert_eq!(got, want, "in\n{dialog}"),
+            }
+        } else if step == "BODY" {
+            let mut body = String::new();
+            while body != ".\r\n" && !body.ends_with("\r\n.\r\n") {
+                body += &line(&mut stream).await;
+            }
+            bodies.push(body);
+        } else if step == "EOF" {
+            let got = line(&mut stream).await;
+            assert_eq!(got, "", "in\n{dialog}");
+        } else if step == "DROP" {
+            return;
+        } else {
+            panic!("`{step}` is no step of a dialog");
+        }
+    }
+}
+
+async fn line(stream: &mut BufStream<TcpStream>) -> String {
+    let mut octets = Vec::new();
+    let read = stream.read_until(b'\n', &mut octets);
+    match tokio::time::timeout(DEADLINE, read).await.expect("the client sent nothing") {
+        Ok(_) => {}
+        // A client that hangs up on unread octets resets the connection.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("{error}"),
+    }
+    String::from_utf8(octets).unwrap()
+}
+
+const DEADLINE: Duration = Duration::from_secs(10);
