@@ -13,6 +13,7 @@ use super::wire::Wire;
 use super::{OutcomeResult, TlsClients};
 use crate::config::{self, RelayTls};
 use crate::mail::{Reply, Stage};
+use crate::net::tls::describe;
 use crate::secret;
 
 /// What a connection is opened to, and how.
@@ -382,16 +383,19 @@ async fn handshake(
 ) -> Result<Talk<Box<dyn Stream>>, StageError> {
     // Whoever may go without TLS at all gains nothing from a certificate that is checked.
     let verify = target.settings.tls_verify && mode != TlsMode::Opportunistic;
-    let config = if verify { &target.tls.verified } else { &target.tls.unverified };
+    let tls = match (verify, &target.tls.verified) {
+        (false, _) => &target.tls.unverified,
+        (true, Some(verified)) => verified,
+        (true, None) => {
+            let text = "its certificate cannot be checked: a name of loopback leads elsewhere";
+            return Err(failed(Stage::Tls, text.to_owned()));
+        }
+    };
     let limit = client.timeout;
     let name = target.route.host.strip_suffix('.').unwrap_or(&target.route.host);
-    let client = Box::pin(client.into_tls(&config.clone().into(), name)).await;
+    let client = Box::pin(client.into_tls(tls.connector(), name)).await;
     let client = client.map_err(|error| failed(Stage::Tls, explain(&error, limit)))?;
-    let session = client.tls_connection();
-    let version = session.protocol_version().map(|version| format!("{version:?}"));
-    let cipher = session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
-    let version = version.unwrap_or_default().replace('_', ".");
-    peer.tls = Some(format!("{version} {}", cipher.unwrap_or_default()));
+    peer.tls = Some(describe(client.tls_connection()));
     Ok(Talk::new(client).boxed())
 }
 

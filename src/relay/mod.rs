@@ -27,9 +27,9 @@ use tokio::sync::Semaphore;
 
 pub use route::Route;
 
-use crate::config;
+use crate::config::{self, RelayTls};
 use crate::mail::{Address, Reply, ReversePath, Stage};
-use crate::net::tls::{ClientConfig, TlsError, client_config};
+use crate::net::tls::{ClientTls, TlsError, Verify};
 use connection::{Connection, Failure, Target};
 use pool::Pool;
 use transaction::{End, Limits};
@@ -101,8 +101,10 @@ struct Inner {
 
 /// How TLS is spoken with a next hop.
 struct TlsClients {
-    verified: Arc<ClientConfig>,
-    unverified: Arc<ClientConfig>,
+    /// Absent where no setting can lead to it: a host without trusted certificates may have a
+    /// smarthost on loopback, or none.
+    verified: Option<ClientTls>,
+    unverified: ClientTls,
 }
 
 impl Relay {
@@ -111,20 +113,13 @@ impl Relay {
     /// # Errors
     /// When the trusted certificates cannot be read.
     pub fn new(settings: &config::Relay, hostname: &str) -> Result<Self, TlsError> {
-        let ca_file = Some(settings.tls_ca_file.as_path()).filter(|p| !p.as_os_str().is_empty());
-        let unverified = client_config(None, false)?;
-        // Whoever does not verify needs no trusted certificates to be there.
-        let verified = match settings.tls_verify {
-            true => client_config(ca_file, true)?,
-            false => Arc::clone(&unverified),
-        };
         let idle_limit = Duration::from_secs(settings.connection_idle_secs);
         Ok(Self {
             inner: Arc::new(Inner {
                 route: Route::of(settings),
                 settings: settings.clone(),
                 hostname: hostname.to_owned(),
-                tls: TlsClients { verified, unverified },
+                tls: TlsClients::of(settings)?,
                 pool: Pool::new(idle_limit),
                 conversations: Semaphore::new(settings.connections_max.max(1)),
             }),
@@ -197,6 +192,23 @@ impl Inner {
         } else {
             self.pool.put(connection);
         }
+    }
+}
+
+impl TlsClients {
+    fn of(settings: &config::Relay) -> Result<Self, TlsError> {
+        let may_verify = match settings.tls {
+            RelayTls::Required | RelayTls::Implicit => true,
+            RelayTls::Auto => !settings.is_loopback(),
+            RelayTls::Opportunistic | RelayTls::None => false,
+        };
+        let ca_file = Some(settings.tls_ca_file.as_path()).filter(|p| !p.as_os_str().is_empty());
+        let verified = if may_verify && settings.tls_verify && !settings.host.is_empty() {
+            Some(ClientTls::new(Verify::Yes, ca_file)?)
+        } else {
+            None
+        };
+        Ok(Self { verified, unverified: ClientTls::new(Verify::No, None)? })
     }
 }
 
