@@ -1,5 +1,6 @@
 //! A next hop that follows a script, for the tests of the relay and the queue.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,14 +8,16 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::connection::Stream;
 use crate::config::{self, RelayTls};
+use crate::net::tls::ServerTls;
 
 /// A next hop that plays one dialog for each connection, in order.
 ///
 /// A dialog has one line for each thing that happens:
 /// `S: text` is sent, followed by CRLF, and at once with a second line behind `\r\n`; `C: text` must be what the client sends, where a final
-/// `*` stands for any rest; `BODY` reads up to the lone dot; `DROP` hangs up; `EOF` waits until
-/// the client does.
+/// `*` stands for any rest; `BODY` reads up to the lone dot; `TLS` waits for a handshake; `DROP`
+/// hangs up; `EOF` waits until the client does.
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
     played: JoinHandle<Vec<String>>,
@@ -23,6 +26,11 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// Binds a port of loopback and begins to play.
     pub(crate) async fn start(dialogs: &[&str]) -> Self {
+        Self::start_with(dialogs, None).await
+    }
+
+    /// The same with certificates for `TLS`.
+    pub(crate) async fn start_with(dialogs: &[&str], tls: Option<ServerTls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dialogs: Vec<String> = dialogs.iter().map(|dialog| (*dialog).to_owned()).collect();
@@ -30,7 +38,7 @@ impl Scripted {
             let mut bodies = Vec::new();
             for dialog in dialogs {
                 let (stream, _) = listener.accept().await.unwrap();
-                play(stream, &dialog, &mut bodies).await;
+                play(stream, &dialog, tls.as_ref(), &mut bodies).await;
             }
             bodies
         });
@@ -57,8 +65,8 @@ pub(crate) fn settings(address: SocketAddr) -> config::Relay {
     settings
 }
 
-async fn play(stream: TcpStream, dialog: &str, bodies: &mut Vec<String>) {
-    let mut stream = BufStream::new(stream);
+async fn play(stream: TcpStream, dialog: &str, tls: Option<&ServerTls>, bodies: &mut Vec<String>) {
+    let mut stream: BufStream<Box<dyn Stream>> = BufStream::new(Box::new(stream));
     for step in dialog.lines().map(str::trim_start).filter(|step| !step.is_empty()) {
         if let Some(text) = step.strip_prefix("S: ") {
             let text = text.replace("\\r\\n", "\r\n");
@@ -80,6 +88,12 @@ async fn play(stream: TcpStream, dialog: &str, bodies: &mut Vec<String>) {
         } else if step == "EOF" {
             let got = line(&mut stream).await;
             assert_eq!(got, "", "in\n{dialog}");
+        } else if step == "TLS" {
+            match tls.unwrap().accept(stream.into_inner()).await {
+                Ok((encrypted, _)) => stream = BufStream::new(Box::new(encrypted)),
+                // The client did not like the certificate, which is for its own test to say.
+                Err(_) => return,
+            }
         } else if step == "DROP" {
             return;
         } else {
@@ -88,13 +102,15 @@ async fn play(stream: TcpStream, dialog: &str, bodies: &mut Vec<String>) {
     }
 }
 
-async fn line(stream: &mut BufStream<TcpStream>) -> String {
+async fn line(stream: &mut BufStream<Box<dyn Stream>>) -> String {
     let mut octets = Vec::new();
     let read = stream.read_until(b'\n', &mut octets);
     match tokio::time::timeout(DEADLINE, read).await.expect("the client sent nothing") {
         Ok(_) => {}
         // A client that hangs up on unread octets resets the connection.
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        // A client that hangs up does not take leave of TLS.
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
         Err(error) => panic!("{error}"),
     }
     String::from_utf8(octets).unwrap()

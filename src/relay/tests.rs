@@ -1,9 +1,13 @@
 //! Conversations with a scripted next hop, one for each way they can go.
 
+use std::path::PathBuf;
+
 use super::testing::{Scripted, settings};
 use super::{Delivery, Outcome, OutcomeResult, Relay};
 use crate::config::{self, RelayTls};
 use crate::mail::{Address, ReversePath, Stage};
+use crate::net::tls::ServerTls;
+use crate::secret;
 
 const BODY: &[u8] = b"Subject: x\r\n\r\n.dot\r\nbody\r\n";
 const STUFFED: &str = "Subject: x\r\n\r\n..dot\r\nbody\r\n.\r\n";
@@ -440,4 +444,59 @@ async fn many_recipients_are_pipelined_in_groups_that_fit() {
         assert_eq!(outcome, want, "{number}");
     }
     assert_eq!(bodies, [STUFFED]);
+}
+
+/// A certificate for `localhost` that nobody trusts but who is told to: its file, and a server
+/// that has it.
+fn certificate() -> (PathBuf, ServerTls) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let dir = std::env::temp_dir().join(format!("rebound-relay-{:016x}", secret::random_u64()));
+    std::fs::create_dir(&dir).unwrap();
+    let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
+    std::fs::write(&cert_file, made.cert.pem()).unwrap();
+    std::fs::write(&key_file, made.signing_key.serialize_pem()).unwrap();
+    let pair = config::Certificate { cert_file: cert_file.clone(), key_file };
+    (cert_file, ServerTls::load(&[pair]).unwrap())
+}
+
+const AFTER_TLS: &str = "C: EHLO relay.example.com\nS: 250-mx\nS: 250 AUTH PLAIN\n\
+    C: AUTH PLAIN AHVzZXIAc2VjcmV0\nS: 235 2.7.0 ok\nC: MAIL FROM:<app@example.org>\nS: 250 ok\n\
+    C: RCPT TO:<a@example.net>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\nC: QUIT\nS: 221 bye";
+
+#[tokio::test]
+async fn tls_is_verified_unless_said_otherwise_and_everything_before_it_is_forgotten() {
+    // The first EHLO offers what the one under TLS does not: none of it may be used.
+    let starttls = format!(
+        "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250-STARTTLS\nS: 250-SIZE\nS: 250 PIPELINING\n\
+         C: STARTTLS\nS: 220 go\nTLS\n{AFTER_TLS}"
+    );
+    let implicit = format!("TLS\nS: 220 mx\n{AFTER_TLS}");
+    for (mode, verify, trusts_it, host, want) in [
+        (RelayTls::Required, true, true, "localhost", "End 250 ok"),
+        (RelayTls::Implicit, true, true, "localhost", "End 250 ok"),
+        (RelayTls::Required, false, false, "127.0.0.1", "End 250 ok"),
+        (RelayTls::Opportunistic, true, false, "127.0.0.1", "End 250 ok"),
+        (RelayTls::Auto, true, false, "127.0.0.1", "End 250 ok"),
+        (RelayTls::Required, true, true, "127.0.0.1", "Tls TLS failed: invalid peer certificate"),
+        (RelayTls::Implicit, true, false, "localhost", "Tls TLS failed: invalid peer certificate"),
+    ] {
+        let (cert_file, tls) = certificate();
+        let (other_file, _) = certificate();
+        let dialog = if mode == RelayTls::Implicit { &implicit } else { &starttls };
+        let next_hop = Scripted::start_with(&[dialog], Some(tls)).await;
+        let mut settings = settings(next_hop.address);
+        settings.host = format!("{host}:{}", next_hop.address.port());
+        settings.source_address = Some("127.0.0.1".parse().unwrap());
+        (settings.tls, settings.tls_verify) = (mode, verify);
+        settings.tls_ca_file = if trusts_it { cert_file } else { other_file };
+        with_password(&mut settings);
+        let relay = Relay::new(&settings, "relay.example.com").unwrap();
+        let outcomes = relay.deliver(&delivery(&["a@example.net"]), BODY).await;
+        relay.close().await;
+        let got = shown(&outcomes);
+        assert!(got[0].starts_with(want), "{mode:?} {verify} {trusts_it} {host}: {got:?}");
+        let encrypted = outcomes[0].tls.as_deref().unwrap_or_default();
+        assert_eq!(encrypted.starts_with("TLSv1.3 TLS13_"), want == "End 250 ok", "{encrypted}");
+        next_hop.bodies().await;
+    }
 }
