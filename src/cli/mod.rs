@@ -7,6 +7,7 @@ use std::io::Write;
 pub mod account;
 pub mod config;
 pub mod token;
+pub mod send_test;
 
 /// Exit codes, as `sysexits.h` has them.
 pub mod exit {

@@ -1,0 +1,286 @@
+//! `rebound send-test`: submits one mail over SMTP and shows what becomes of each recipient.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{chain, complain, exit, say};
+use crate::clock::{Clock, Stopwatch};
+use crate::dev::client::{Client, ClientError};
+use crate::http::client as api;
+use crate::mail::{Address, ReversePath};
+
+/// What `send-test` was asked to do.
+#[derive(Clone, Debug)]
+pub struct SendTest {
+    /// The reverse-path and `From`.
+    pub from: Address,
+    /// The recipients; at least one.
+    pub to: Vec<Address>,
+    /// Where to submit, as `host:port`.
+    pub server: String,
+    /// How long to watch the recipients; not at all when absent.
+    pub wait: Option<Wait>,
+}
+
+/// How `--wait` watches.
+#[derive(Clone, Debug)]
+pub struct Wait {
+    /// The daemon's HTTP server, as `http://host:port`.
+    pub api: String,
+    /// A token for it, where it wants one.
+    pub token: Option<String>,
+    /// How long `relayed` must stand without news to count as the end.
+    pub settle: Duration,
+    /// After how long waiting is given up.
+    pub limit: Duration,
+}
+
+/// Why nothing is known of the test mail.
+#[derive(Debug)]
+pub enum SendTestError {
+    /// The mail could not be submitted.
+    Submit(ClientError),
+    /// The daemon's HTTP server did not answer.
+    Look(api::ClientError),
+    /// It answered with an error.
+    PeerAnswer {
+        /// The HTTP status.
+        status: u16,
+        /// What the answer says.
+        message: String,
+    },
+}
+
+/// How long `--wait` waits when nothing else is said.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Submits the mail, prints its ids, and with `wait` a line for each change of state.
+///
+/// `OK` when every recipient is relayed or delivered (without `wait`: when the mail was taken),
+/// `FAILED` when one failed, bounced or expired, `TRY_AGAIN` when one is still pending.
+pub async fn run(options: &SendTest, clock: &Clock) -> u8 {
+    match submit_and_watch(options, clock).await {
+        Ok(verdict) => verdict.exit_code(),
+        Err(error) => {
+            complain(chain(&error));
+            error.exit_code()
+        }
+    }
+}
+
+async fn submit_and_watch(options: &SendTest, clock: &Clock) -> Result<Verdict, SendTestError> {
+    let mail = compose(options, clock);
+    let mut client =
+        Client::connect(&options.server, CLIENT_NAME).await.map_err(SendTestError::Submit)?;
+    let from = ReversePath::Address(options.from.clone());
+    let sent = client.send(&from, &options.to, &mail).await.map_err(SendTestError::Submit)?;
+    // The mail is taken; that the daemon might not hear QUIT changes nothing.
+    if let Err(error) = client.quit().await {
+        tracing::debug!(%error, "saying goodbye");
+    }
+    let (queue_id, message_id) = ids(&sent.reply.text);
+    say(format!("queued as {queue_id} {message_id}"));
+    for (address, reply) in &sent.refused {
+        say(format!("{address}  refused  {reply}"));
+    }
+    let refused = if sent.refused.is_empty() { Verdict::Good } else { Verdict::Bad };
+    match &options.wait {
+        Some(wait) => Ok(watch(wait, &queue_id).await?.max(refused)),
+        None => Ok(refused),
+    }
+}
+
+impl SendTestError {
+    /// The exit code that says whose fault it is.
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Submit(ClientError::Refused { reply, .. }) if reply.code < 500 => exit::TRY_AGAIN,
+            Self::Submit(ClientError::Refused { .. }) => exit::FAILED,
+            Self::PeerAnswer { status: 401 | 403, .. } => exit::NOT_PERMITTED,
+            Self::PeerAnswer { .. } => exit::FAILED,
+            Self::Submit(_) | Self::Look(_) => exit::UNAVAILABLE,
+        }
+    }
+}
+
+/// What all recipients together have come to; the worst counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Good,
+    Bad,
+    Pending,
+}
+
+impl Verdict {
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Good => exit::OK,
+            Self::Bad => exit::FAILED,
+            Self::Pending => exit::TRY_AGAIN,
+        }
+    }
+
+    /// Of a recipient's state; `relayed` is good as long as nothing else is heard.
+    fn of(state: &str) -> Self {
+        match state {
+            "relayed" | "delivered" => Self::Good,
+            "failed" | "bounced" | "expired" | "suppressed" | "canceled" => Self::Bad,
+            _ => Self::Pending,
+        }
+    }
+}
+
+/// Follows the mail until every recipient has come to its end.
+async fn watch(wait: &Wait, queue_id: &str) -> Result<Verdict, SendTestError> {
+    let path = format!("/v1/messages/{}", api::encode(queue_id));
+    let mut shown: BTreeMap<String, String> = BTreeMap::new();
+    let watching = Stopwatch::start();
+    let mut quiet = Stopwatch::start();
+    loop {
+        let (status, message) =
+            api::get(&wait.api, &path, wait.token.as_deref()).await.map_err(SendTestError::Look)?;
+        if status != 200 {
+            let message = message.get("message").and_then(Value::as_str).unwrap_or("no reason");
+            return Err(SendTestError::PeerAnswer { status, message: message.to_owned() });
+        }
+        let states = states(&message);
+        for (recipient, state) in &states {
+            if shown.get(recipient) != Some(state) {
+                let reason = reason(&message, recipient, state).unwrap_or_default();
+                say(format!("{recipient}  {state}  {reason}").trim_end());
+                shown.insert(recipient.clone(), state.clone());
+                quiet = Stopwatch::start();
+            }
+        }
+        let verdict =
+            states.iter().map(|(_, state)| Verdict::of(state)).max().unwrap_or(Verdict::Pending);
+        let may_change = states.iter().any(|(_, state)| state == "relayed");
+        let over = verdict < Verdict::Pending && (!may_change || quiet.elapsed() >= wait.settle);
+        if over || watching.elapsed() >= wait.limit {
+            return Ok(verdict);
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+    }
+}
+
+/// Each recipient with its state, in the order of the envelope.
+fn states(message: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value, key: &str| value.get(key)?.as_str().map(str::to_owned);
+    let recipients = message.get("recipients").and_then(Value::as_array);
+    let pair = |value| Some((text(value, "recipient")?, text(value, "state")?));
+    recipients.into_iter().flatten().filter_map(pair).collect()
+}
+
+/// The words of the bounce, else of the recipient's last attempt.
+fn reason(message: &Value, recipient: &str, state: &str) -> Option<String> {
+    let about = |value: &&Value| value.get("recipient").and_then(Value::as_str) == Some(recipient);
+    let list = |key: &str| message.get(key).and_then(Value::as_array);
+    let last = |key| list(key)?.iter().rfind(about);
+    let words = |value: &Value| Some(value.get("response")?.get("message")?.as_str()?.to_owned());
+    match state {
+        "queued" => None,
+        "bounced" | "failed" | "expired" => words(last("bounces")?),
+        _ => {
+            let attempt = last("recipients")?.get("attempts")?.as_array()?.last()?;
+            words(attempt).or_else(|| Some(attempt.get("error")?.as_str()?.to_owned()))
+        }
+    }
+}
+
+/// Queue id and Message-ID from `Ok: queued as <queueId> <message-id>`; the latter may be absent.
+fn ids(reply: &str) -> (String, String) {
+    let mut words = reply.split("queued as ").nth(1).unwrap_or_default().split_whitespace();
+    let mut next = || words.next().unwrap_or_default().to_owned();
+    (next(), next())
+}
+
+/// The mail; Rebound stamps Message-ID and Date.
+fn compose(options: &SendTest, clock: &Clock) -> Vec<u8> {
+    let to: Vec<&str> = options.to.iter().map(Address::as_str).collect();
+    format!(
+        "From: {}\r\nTo: {}\r\nSubject: Test mail from rebound send-test\r\nMIME-Version: 1.0\r\n\
+         Content-Type: text/plain; charset=us-ascii\r\n\r\nSent at {}.\r\n",
+        options.from,
+        to.join(",\r\n\t"),
+        clock.now(),
+    )
+    .into_bytes()
+}
+
+impl fmt::Display for SendTestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Submit(_) => f.write_str("cannot submit the test mail"),
+            Self::Look(_) => f.write_str("the mail was submitted, but its state cannot be read"),
+            Self::PeerAnswer { status, message } => {
+                write!(f, "the mail was submitted, but the daemon answers {status}: {message}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SendTestError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Submit(error) => Some(error),
+            Self::Look(error) => Some(error),
+            Self::PeerAnswer { .. } => None,
+        }
+    }
+}
+
+const CLIENT_NAME: &str = "localhost";
+const POLL_PAUSE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ids_are_read_from_the_reply() {
+        for (reply, queue_id, message_id) in [
+            ("Ok: queued as 0abc <m@x>", "0abc", "<m@x>"),
+            ("Ok: queued as 0abc", "0abc", ""),
+            ("Ok", "", ""),
+        ] {
+            assert_eq!(ids(reply), (queue_id.to_owned(), message_id.to_owned()), "{reply}");
+        }
+    }
+
+    #[test]
+    fn the_worst_recipient_decides_and_pending_is_worse_than_bad() {
+        for (states, want) in [
+            (vec!["relayed", "delivered"], 0),
+            (vec!["relayed", "bounced"], 1),
+            (vec!["failed", "deferred"], 75),
+            (vec!["expired"], 1),
+            (vec!["queued"], 75),
+        ] {
+            let verdict = states.iter().map(|state| Verdict::of(state)).max().unwrap();
+            assert_eq!(verdict.exit_code(), want, "{states:?}");
+        }
+    }
+
+    #[test]
+    fn the_reason_is_the_bounce_or_else_the_last_attempt() {
+        let reply = |text: &str| json!({"response": {"message": text}});
+        let message = json!({
+            "recipients": [
+                {"recipient": "a@b", "state": "bounced", "attempts": [reply("250 ok")]},
+                {"recipient": "c@d", "state": "relayed", "attempts": [reply("450 x"), reply("250 y")]},
+                {"recipient": "e@f", "state": "deferred", "attempts": [{"error": "refused"}]},
+                {"recipient": "g@h", "state": "queued", "attempts": []},
+            ],
+            "bounces": [{"recipient": "a@b", "response": {"message": "552 full"}}],
+        });
+        let reasons: Vec<_> = states(&message)
+            .iter()
+            .map(|(recipient, state)| reason(&message, recipient, state).unwrap_or_default())
+            .collect();
+        assert_eq!(reasons, ["552 full", "250 y", "refused", ""]);
+    }
+}
