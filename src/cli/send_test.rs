@@ -2,45 +2,78 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{chain, complain, exit, say};
 use crate::clock::{Clock, Stopwatch};
+use crate::config::{ConfigError, Environment, Settings, load};
 use crate::dev::client::{Client, ClientError};
 use crate::http::client as api;
 use crate::mail::{Address, ReversePath};
 
-/// What `send-test` was asked to do.
-#[derive(Clone, Debug)]
-pub struct SendTest {
-    /// The reverse-path and `From`.
-    pub from: Address,
-    /// The recipients; at least one.
-    pub to: Vec<Address>,
-    /// Where to submit, as `host:port`.
-    pub server: String,
-    /// How long to watch the recipients; not at all when absent.
-    pub wait: Option<Wait>,
+/// What `send-test` can be told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// A recipient; may be given more than once.
+    #[arg(long, value_name = "ADDRESS", required = true, value_parser = Address::parse)]
+    to: Vec<Address>,
+    /// The sender; send-test@<hostname> unless given.
+    #[arg(long, value_name = "ADDRESS", value_parser = Address::parse)]
+    from: Option<Address>,
+    /// Where to submit; the configuration's submission.listen unless given.
+    #[arg(long, value_name = "HOST:PORT")]
+    server: Option<String>,
+    /// Show what becomes of each recipient, until each has come to its end.
+    #[arg(long)]
+    wait: bool,
+    /// How long `relayed` must stand without news to count as the end.
+    #[arg(long, value_name = "SECS", default_value_t = 5)]
+    settle: u64,
+    /// After how long waiting is given up.
+    #[arg(long, value_name = "SECS", default_value_t = 60)]
+    timeout: u64,
+    /// The daemon's HTTP server; the configuration's http.listen unless given.
+    #[arg(long, value_name = "URL")]
+    api: Option<String>,
+    /// A file that holds a token for it.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The configuration file that names the daemon's addresses.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
-/// How `--wait` watches.
-#[derive(Clone, Debug)]
-pub struct Wait {
-    /// The daemon's HTTP server, as `http://host:port`.
-    pub api: String,
-    /// A token for it, where it wants one.
-    pub token: Option<String>,
-    /// How long `relayed` must stand without news to count as the end.
-    pub settle: Duration,
-    /// After how long waiting is given up.
-    pub limit: Duration,
+/// The arguments, with the configuration filled in.
+struct Plan {
+    from: Address,
+    to: Vec<Address>,
+    server: String,
+    wait: Option<Wait>,
+}
+
+struct Wait {
+    api: String,
+    token: Option<String>,
+    settle: Duration,
+    limit: Duration,
 }
 
 /// Why nothing is known of the test mail.
 #[derive(Debug)]
-pub enum SendTestError {
+enum SendTestError {
+    /// The configuration cannot be read.
+    Config(ConfigError),
+    /// Neither argument nor configuration says where.
+    Nowhere(&'static str),
+    /// The token cannot be read.
+    Token(PathBuf, io::Error),
+    /// No runtime can be started.
+    Runtime(io::Error),
     /// The mail could not be submitted.
     Submit(ClientError),
     /// The daemon's HTTP server did not answer.
@@ -54,15 +87,12 @@ pub enum SendTestError {
     },
 }
 
-/// How long `--wait` waits when nothing else is said.
-pub const WAIT_LIMIT: Duration = Duration::from_secs(60);
-
-/// Submits the mail, prints its ids, and with `wait` a line for each change of state.
+/// Submits the mail, prints its ids, and with `--wait` a line for each change of state.
 ///
-/// `OK` when every recipient is relayed or delivered (without `wait`: when the mail was taken),
+/// `OK` when every recipient is relayed or delivered (without `--wait`: when the mail was taken),
 /// `FAILED` when one failed, bounced or expired, `TRY_AGAIN` when one is still pending.
-pub async fn run(options: &SendTest, clock: &Clock) -> u8 {
-    match submit_and_watch(options, clock).await {
+pub fn run(arguments: &Arguments, environment: Environment<'_>) -> u8 {
+    match submit(arguments, environment) {
         Ok(verdict) => verdict.exit_code(),
         Err(error) => {
             complain(chain(&error));
@@ -71,12 +101,70 @@ pub async fn run(options: &SendTest, clock: &Clock) -> u8 {
     }
 }
 
-async fn submit_and_watch(options: &SendTest, clock: &Clock) -> Result<Verdict, SendTestError> {
-    let mail = compose(options, clock);
+fn submit(arguments: &Arguments, environment: Environment<'_>) -> Result<Verdict, SendTestError> {
+    let loaded = load(arguments.config.as_deref(), environment).map_err(SendTestError::Config)?;
+    let plan = Plan::new(arguments, &loaded.settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(SendTestError::Runtime)?.block_on(submit_and_watch(&plan, &Clock::system()))
+}
+
+impl Plan {
+    fn new(arguments: &Arguments, settings: &Settings) -> Result<Self, SendTestError> {
+        let server = match &arguments.server {
+            Some(server) => server.clone(),
+            None => local(&settings.submission.listen).ok_or(SendTestError::Nowhere(
+                "submission.listen names no address: give --server",
+            ))?,
+        };
+        let from = match &arguments.from {
+            Some(from) => from.clone(),
+            None => Address::parse(&format!("send-test@{}", settings.hostname))
+                .map_err(|_e| SendTestError::Nowhere("the hostname is no domain: give --from"))?,
+        };
+        let wait = arguments.wait.then(|| Wait::new(arguments, settings)).transpose()?;
+        Ok(Self { from, to: arguments.to.clone(), server, wait })
+    }
+}
+
+impl Wait {
+    fn new(arguments: &Arguments, settings: &Settings) -> Result<Self, SendTestError> {
+        let api = match &arguments.api {
+            Some(api) => api.clone(),
+            None => local(&settings.http.listen)
+                .map(|address| format!("http://{address}"))
+                .ok_or(SendTestError::Nowhere("http.listen names no address: give --api"))?,
+        };
+        let read = |path: &PathBuf| {
+            let text = std::fs::read_to_string(path);
+            text.map_err(|error| SendTestError::Token(path.clone(), error))
+        };
+        let token = arguments.token_file.as_ref().map(read).transpose()?;
+        Ok(Self {
+            api,
+            token: token.map(|token| token.trim().to_owned()),
+            settle: Duration::from_secs(arguments.settle),
+            limit: Duration::from_secs(arguments.timeout),
+        })
+    }
+}
+
+/// How to reach the first address from this host.
+fn local(listen: &[SocketAddr]) -> Option<String> {
+    let mut address = *listen.first()?;
+    if address.ip().is_unspecified() {
+        let loopback: IpAddr =
+            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    Some(address.to_string())
+}
+
+async fn submit_and_watch(plan: &Plan, clock: &Clock) -> Result<Verdict, SendTestError> {
+    let mail = compose(plan, clock);
     let mut client =
-        Client::connect(&options.server, CLIENT_NAME).await.map_err(SendTestError::Submit)?;
-    let from = ReversePath::Address(options.from.clone());
-    let sent = client.send(&from, &options.to, &mail).await.map_err(SendTestError::Submit)?;
+        Client::connect(&plan.server, CLIENT_NAME).await.map_err(SendTestError::Submit)?;
+    let from = ReversePath::Address(plan.from.clone());
+    let sent = client.send(&from, &plan.to, &mail).await.map_err(SendTestError::Submit)?;
     // The mail is taken; that the daemon might not hear QUIT changes nothing.
     if let Err(error) = client.quit().await {
         tracing::debug!(%error, "saying goodbye");
@@ -87,7 +175,7 @@ async fn submit_and_watch(options: &SendTest, clock: &Clock) -> Result<Verdict, 
         say(format!("{address}  refused  {reply}"));
     }
     let refused = if sent.refused.is_empty() { Verdict::Good } else { Verdict::Bad };
-    match &options.wait {
+    match &plan.wait {
         Some(wait) => Ok(watch(wait, &queue_id).await?.max(refused)),
         None => Ok(refused),
     }
@@ -102,6 +190,9 @@ impl SendTestError {
             Self::PeerAnswer { status: 401 | 403, .. } => exit::NOT_PERMITTED,
             Self::PeerAnswer { .. } => exit::FAILED,
             Self::Submit(_) | Self::Look(_) => exit::UNAVAILABLE,
+            Self::Config(_) => exit::CONFIG,
+            Self::Nowhere(_) | Self::Token(..) => exit::USAGE,
+            Self::Runtime(_) => exit::TRY_AGAIN,
         }
     }
 }
@@ -135,13 +226,17 @@ impl Verdict {
 
 /// Follows the mail until every recipient has come to its end.
 async fn watch(wait: &Wait, queue_id: &str) -> Result<Verdict, SendTestError> {
-    let path = format!("/v1/messages/{}", api::encode(queue_id));
+    let mut seen = 0;
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
     let watching = Stopwatch::start();
     let mut quiet = Stopwatch::start();
     loop {
-        let (status, message) =
-            api::get(&wait.api, &path, wait.token.as_deref()).await.map_err(SendTestError::Look)?;
+        let path = format!(
+            "/v1/messages/{}/wait?for=change&seen={seen}&timeout={POLL_SECS}",
+            api::encode(queue_id)
+        );
+        let asked = api::get(&wait.api, &path, wait.token.as_deref()).await;
+        let (status, message) = asked.map_err(SendTestError::Look)?;
         if status != 200 {
             let message = message.get("message").and_then(Value::as_str).unwrap_or("no reason");
             return Err(SendTestError::PeerAnswer { status, message: message.to_owned() });
@@ -162,7 +257,7 @@ async fn watch(wait: &Wait, queue_id: &str) -> Result<Verdict, SendTestError> {
         if over || watching.elapsed() >= wait.limit {
             return Ok(verdict);
         }
-        tokio::time::sleep(POLL_PAUSE).await;
+        seen = message.get("version").and_then(Value::as_u64).unwrap_or(seen);
     }
 }
 
@@ -198,12 +293,12 @@ fn ids(reply: &str) -> (String, String) {
 }
 
 /// The mail; Rebound stamps Message-ID and Date.
-fn compose(options: &SendTest, clock: &Clock) -> Vec<u8> {
-    let to: Vec<&str> = options.to.iter().map(Address::as_str).collect();
+fn compose(plan: &Plan, clock: &Clock) -> Vec<u8> {
+    let to: Vec<&str> = plan.to.iter().map(Address::as_str).collect();
     format!(
         "From: {}\r\nTo: {}\r\nSubject: Test mail from rebound send-test\r\nMIME-Version: 1.0\r\n\
          Content-Type: text/plain; charset=us-ascii\r\n\r\nSent at {}.\r\n",
-        options.from,
+        plan.from,
         to.join(",\r\n\t"),
         clock.now(),
     )
@@ -213,6 +308,10 @@ fn compose(options: &SendTest, clock: &Clock) -> Vec<u8> {
 impl fmt::Display for SendTestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Nowhere(why) => f.write_str(why),
+            Self::Token(path, _) => write!(f, "cannot read the token in {}", path.display()),
+            Self::Runtime(_) => f.write_str("cannot start"),
             Self::Submit(_) => f.write_str("cannot submit the test mail"),
             Self::Look(_) => f.write_str("the mail was submitted, but its state cannot be read"),
             Self::PeerAnswer { status, message } => {
@@ -227,13 +326,16 @@ impl std::error::Error for SendTestError {
         match self {
             Self::Submit(error) => Some(error),
             Self::Look(error) => Some(error),
-            Self::PeerAnswer { .. } => None,
+            Self::Config(error) => error.source(),
+            Self::Token(_, error) | Self::Runtime(error) => Some(error),
+            Self::Nowhere(_) | Self::PeerAnswer { .. } => None,
         }
     }
 }
 
 const CLIENT_NAME: &str = "localhost";
-const POLL_PAUSE: Duration = Duration::from_millis(200);
+/// How long one question waits for news; `settle` is looked at in between.
+const POLL_SECS: u64 = 1;
 
 #[cfg(test)]
 mod tests {
