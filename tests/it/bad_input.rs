@@ -1,0 +1,123 @@
+//! What an app or a stranger may throw at the submission port.
+
+use crate::harness::SOON;
+use crate::harness::daemon::{Config, Daemon};
+use crate::harness::sink::{Sink, contains};
+use crate::harness::smtp::{Client, mail, submit};
+
+const APP: &str = "anna@app.test";
+
+#[test]
+fn a_mail_over_the_limit_is_refused_early_and_late_and_the_next_one_is_taken() {
+    let sink = Sink::start();
+    let config = Config::new().relay(sink.address).set("submission", "message_bytes_max", "100000");
+    let daemon = Daemon::start(config);
+    let mut client = Client::connect(daemon.smtp);
+    let reply = client.say("MAIL FROM:<anna@app.test> SIZE=100001");
+    assert!(reply.starts_with("552 5.3.4"), "{reply}");
+    let mut big = mail("too big");
+    big.resize(200_000, b'x');
+    let reply = client.send(APP, &["b@dest.test"], &big).unwrap();
+    assert!(reply.starts_with("552 5.3.4"), "{reply}");
+    let reply = client.send(APP, &["b@dest.test"], &mail("small enough")).unwrap();
+    assert!(reply.starts_with("250 2.0.0"), "{reply}");
+    sink.wait_for_text("Subject: small enough");
+}
+
+#[test]
+fn an_address_cannot_carry_a_command_or_a_field() {
+    let sink = Sink::start();
+    let daemon = Daemon::start(Config::new().relay(sink.address));
+    let mut client = Client::connect(daemon.smtp);
+    for line in [
+        "MAIL FROM:<a\rRCPT TO:<x@y>@app.test>",
+        "MAIL FROM:<a\0b@app.test>",
+        "MAIL FROM:<\"a\rb\"@app.test>",
+        "MAIL FROM:<a@app.test> SIZE=1 SIZE=2",
+        "MAIL FROM:<a@app.test\u{85}Bcc: x@y>",
+        "MAIL FROM:a@app.test",
+        "MAIL FROM:<a@app.test",
+    ] {
+        let reply = client.say(line);
+        assert!(reply.starts_with("50") || reply.starts_with("55"), "{line:?}: {reply}");
+    }
+    client.say("MAIL FROM:<anna@app.test>");
+    for line in [
+        "RCPT TO:<b@dest.test\rDATA>",
+        "RCPT TO:<b@dest.test> NOTIFY=NEVER\rX: y",
+        "RCPT TO:<>",
+        "RCPT TO:<b@dest.test>>",
+        "RCPT TO:<b c@dest.test>",
+        "RCPT TO:<@@>",
+    ] {
+        let reply = client.say(line);
+        assert!(reply.starts_with('5'), "{line:?}: {reply}");
+    }
+    let reply = client.say("RCPT TO:<\"quoted @ <local>\"@dest.test>");
+    assert!(reply.starts_with("250"), "{reply}");
+    client.say("DATA");
+    client.raw(&[mail("quoted").as_slice(), b".\r\n"].concat()).unwrap();
+    assert!(client.reply().unwrap().starts_with("250 2.0.0"));
+    let mail = sink.wait_for_text("Subject: quoted");
+    assert_eq!(mail.to, ["\"quoted @ <local>\"@dest.test"]);
+}
+
+#[test]
+fn only_crlf_dot_crlf_ends_a_mail() {
+    let sink = Sink::start();
+    let daemon = Daemon::start(Config::new().relay(sink.address));
+    for ending in ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r"] {
+        let mut client = Client::connect(daemon.smtp);
+        client.say("MAIL FROM:<anna@app.test>");
+        client.say("RCPT TO:<b@dest.test>");
+        client.say("DATA");
+        let smuggled = format!(
+            "Subject: outer\r\n\r\nx{ending}MAIL FROM:<evil@app.test>\r\nRCPT TO:<c@dest.test>\r\n\
+             DATA\r\nSubject: smuggled\r\n\r\ny\r\n.\r\n"
+        );
+        client.raw(smuggled.as_bytes()).unwrap();
+        let reply = client.reply().unwrap();
+        assert!(reply.starts_with("550 5.6.11"), "{ending:?}: {reply}");
+        let reply = client.say("NOOP");
+        assert!(reply.starts_with("250"), "{ending:?}: {reply}");
+    }
+    submit(daemon.smtp, APP, &["b@dest.test"], &mail("marker"));
+    sink.wait_for_text("Subject: marker");
+    assert_eq!(sink.mails().len(), 1, "nothing was smuggled");
+}
+
+#[test]
+fn what_the_app_must_not_send_out_is_removed_and_what_is_missing_is_added() {
+    let sink = Sink::start();
+    let daemon = Daemon::start(Config::new().relay(sink.address));
+    let body = "From: a@app.test\r\nBcc: hidden@dest.test\r\nReturn-Path: <x@y>\r\n\
+                X-Rebound-Meta-Order: 4711\r\nSubject: stamped\r\n\r\nHello.\r\n";
+    let queued = submit(daemon.smtp, APP, &["b@dest.test"], body.as_bytes());
+    let mail = sink.wait_for_text("Subject: stamped");
+    for gone in ["Bcc:", "Return-Path:", "X-Rebound-Meta"] {
+        assert!(!contains(&mail.octets, gone.as_bytes()), "{gone}");
+    }
+    for there in ["Message-ID:", "Date:", "Received:", "X-Rebound-Id:"] {
+        assert!(contains(&mail.octets, there.as_bytes()), "{there}");
+    }
+    assert!(contains(&mail.octets, queued.message_id.as_bytes()));
+}
+
+#[test]
+fn a_session_of_nonsense_ends_and_others_go_on() {
+    let sink = Sink::start();
+    let daemon = Daemon::start(Config::new().relay(sink.address));
+    let mut client = Client::connect(daemon.smtp);
+    let mut last = String::new();
+    for _ in 0..100 {
+        match client.command("\u{1}NONSENSE") {
+            Ok(reply) => last = reply,
+            Err(_) => break,
+        }
+    }
+    assert!(last.starts_with("421"), "{last}");
+    let mut client = Client::connect(daemon.smtp);
+    client.raw(&vec![b'A'; 1 << 20]).unwrap_or_default();
+    submit(daemon.smtp, APP, &["b@dest.test"], &mail("still here"));
+    sink.wait_for("the mail of the others", SOON, |mails| (!mails.is_empty()).then_some(()));
+}

@@ -1,0 +1,237 @@
+//! Clients that people use, and mail that must arrive octet for octet.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::daemon::{Config, Daemon, account_hash};
+use crate::harness::sink::{Mail, Sink};
+use crate::harness::smtp::submit;
+use crate::harness::{TempDir, certificate, http, program, run};
+
+const APP: &str = "anna@app.test";
+const TO: &str = "b@dest.test";
+const PASSWORD: &str = "correct horse";
+
+/// A sink, a daemon with a certificate and the account `shop`, and the certificate.
+struct Place {
+    dir: TempDir,
+    cert: PathBuf,
+    sink: Sink,
+    daemon: Daemon,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = TempDir::new("clients");
+        let (cert, key) = certificate(&dir);
+        let sink = Sink::start();
+        let pair =
+            format!("[{{ cert_file = \"{}\", key_file = \"{}\" }}]", cert.display(), key.display());
+        let account =
+            format!("[[account]]\nname = \"shop\"\npassword_hash = \"{}\"", account_hash(PASSWORD));
+        let config =
+            Config::new().relay(sink.address).set("tls", "certificates", &pair).table(&account);
+        let daemon = Daemon::start(config);
+        Self { dir, cert, sink, daemon }
+    }
+
+    fn port(&self) -> String {
+        self.daemon.smtp.port().to_string()
+    }
+
+    fn cert(&self) -> &str {
+        self.cert.to_str().unwrap()
+    }
+
+    /// A mail with this subject, in a file.
+    fn mail(&self, subject: &str) -> (PathBuf, Vec<u8>) {
+        let mail = format!(
+            "Message-ID: <{subject}@app.test>\r\nDate: Mon, 23 Nov 2026 15:00:00 +0000\r\n\
+             From: Anna <{APP}>\r\nTo: <{TO}>\r\nSubject: {subject}\r\n\
+             X-Folded: one\r\n\ttwo  three \r\n\r\nHello.\r\n..dots\r\n.\r\n\r\nTr\u{e4}ger\r\n"
+        )
+        .into_bytes();
+        (self.dir.file(subject, &mail), mail)
+    }
+
+    /// The mail arrived as it was sent, below what was added, and belongs to the account.
+    fn assert_arrived(&self, subject: &str, sent: &[u8], account: &str) {
+        let arrived = self.sink.wait_for_text(&format!("Subject: {subject}\r\n"));
+        assert_same_below_added(&arrived, sent);
+        assert_eq!(arrived.to, [TO]);
+        let path = format!("/v1/bounces/{}", http::encode(&format!("<{subject}@app.test>")));
+        let (status, answer) = self.daemon.get(&path);
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(answer["account"], account, "{answer}");
+        assert_eq!(answer["bounces"], Value::Array(Vec::new()), "{answer}");
+    }
+}
+
+/// What was sent is the end of what arrived; in front of it are whole added lines.
+fn assert_same_below_added(arrived: &Mail, sent: &[u8]) {
+    let added = arrived.octets.len().checked_sub(sent.len()).expect("nothing is lost");
+    assert!(arrived.octets.ends_with(sent), "{}", String::from_utf8_lossy(&arrived.octets));
+    let added = String::from_utf8_lossy(&arrived.octets[..added]).into_owned();
+    assert!(added.ends_with("\r\n"), "{added:?}");
+    for line in added.lines().filter(|line| !line.starts_with([' ', '\t'])) {
+        let name = line.split(':').next().unwrap();
+        assert!(["Received", "X-Rebound-Id"].contains(&name), "{line}");
+    }
+}
+
+#[test]
+fn swaks_submits() {
+    let place = Place::new();
+    let swaks = |path: &Path, secure: &[&str]| {
+        run(Command::new(program("swaks", "swaks"))
+            .args(["--server", "localhost", "--port", &place.port(), "--from", APP, "--to", TO])
+            .arg("--data")
+            .arg(format!("@{}", path.display()))
+            .args(["--no-data-fixup", "--suppress-data"])
+            .args(secure));
+    };
+    let (path, mail) = place.mail("swaks-plain");
+    swaks(&path, &[]);
+    place.assert_arrived("swaks-plain", &mail, "default");
+    for (subject, auth) in [("swaks-plain-auth", "PLAIN"), ("swaks-login-auth", "LOGIN")] {
+        let (path, mail) = place.mail(subject);
+        let user = ["--auth-user", "shop", "--auth-password", PASSWORD];
+        let secure = [&["--tls", "--auth", auth], user.as_slice()].concat();
+        swaks(&path, &secure);
+        place.assert_arrived(subject, &mail, "shop");
+    }
+}
+
+#[test]
+fn smtplib_submits() {
+    let place = Place::new();
+    let (path, mail) = place.mail("smtplib-plain");
+    python(&place, "smtplib_send.py", &path, &[]);
+    place.assert_arrived("smtplib-plain", &mail, "default");
+    let (path, mail) = place.mail("smtplib-auth");
+    python(&place, "smtplib_send.py", &path, &[place.cert(), "shop", PASSWORD]);
+    place.assert_arrived("smtplib-auth", &mail, "shop");
+}
+
+#[test]
+fn nodemailer_submits() {
+    let place = Place::new();
+    let module = Path::new("/usr/share/nodejs/nodemailer");
+    assert!(module.exists(), "nodemailer is missing: apt-get install node-nodemailer");
+    let node = |path: &Path, secure: &[&str]| {
+        run(Command::new(program("node", "nodejs"))
+            .env("NODE_PATH", "/usr/share/nodejs")
+            .arg(script("nodemailer_send.js"))
+            .args([&place.port(), APP, TO])
+            .arg(path)
+            .args(secure));
+    };
+    let (path, mail) = place.mail("nodemailer-plain");
+    node(&path, &[]);
+    place.assert_arrived("nodemailer-plain", &mail, "default");
+    let (path, mail) = place.mail("nodemailer-auth");
+    node(&path, &[place.cert(), "shop", PASSWORD]);
+    place.assert_arrived("nodemailer-auth", &mail, "shop");
+}
+
+#[test]
+fn msmtp_submits() {
+    let place = Place::new();
+    let msmtp = |path: &Path, secure: &[String]| {
+        run(Command::new(program("msmtp", "msmtp"))
+            .arg("--file=/dev/null")
+            .args(["--host=localhost".to_owned(), format!("--port={}", place.port())])
+            .arg(format!("--from={APP}"))
+            .args(secure)
+            .arg(TO)
+            .stdin(std::fs::File::open(path).unwrap()));
+    };
+    let (path, mail) = place.mail("msmtp-plain");
+    msmtp(&path, &[]);
+    place.assert_arrived("msmtp-plain", &mail, "default");
+    let (path, mail) = place.mail("msmtp-auth");
+    let secure = [
+        "--tls=on".to_owned(),
+        format!("--tls-trust-file={}", place.cert()),
+        "--auth=plain".to_owned(),
+        "--user=shop".to_owned(),
+        format!("--passwordeval=printf '%s' '{PASSWORD}'"),
+    ];
+    msmtp(&path, &secure);
+    place.assert_arrived("msmtp-auth", &mail, "shop");
+}
+
+#[test]
+fn an_attachment_of_10_mb_arrives_octet_for_octet() {
+    let place = Place::new();
+    let mut mail = "Message-ID: <big@app.test>\r\nDate: Mon, 23 Nov 2026 15:00:00 +0000\r\n\
+         From: anna@app.test\r\nTo: b@dest.test\r\nSubject: big\r\nMIME-Version: 1.0\r\n\
+         Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        .to_owned();
+    let mut state: u64 = 42;
+    let lines = 10 * 1_048_576 / 57;
+    for _ in 0..lines {
+        for _ in 0..76 {
+            // Numerical Recipes' generator: any that does not repeat will do.
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            mail.push(char::from(ALPHABET[usize::try_from(state >> 58).unwrap()]));
+        }
+        mail.push_str("\r\n");
+    }
+    submit(place.daemon.smtp, APP, &[TO], mail.as_bytes());
+    place.assert_arrived("big", mail.as_bytes(), "default");
+    let again =
+        mail.replace("<big@", "<big-smtplib@").replace("Subject: big", "Subject: big-smtplib");
+    let path = place.dir.file("big-smtplib", &again);
+    python(&place, "smtplib_send.py", &path, &[]);
+    place.assert_arrived("big-smtplib", again.as_bytes(), "default");
+}
+
+#[test]
+fn a_dkim_signature_still_verifies_behind_us() {
+    let place = Place::new();
+    let key = place.dir.path().join("dkim.key");
+    run(Command::new(program("openssl", "openssl"))
+        .args(["genrsa", "-traditional", "-out"])
+        .arg(&key)
+        .arg("2048"));
+    let (path, _) = place.mail("dkim");
+    let signed = place.dir.path().join("signed");
+    dkim(&["sign"], &[&key, &path, &signed]);
+    dkim(&["verify"], &[&key, &signed]);
+    let mail = std::fs::read(&signed).unwrap();
+    submit(place.daemon.smtp, APP, &[TO], &mail);
+    let arrived = place.sink.wait_for_text("Subject: dkim\r\n");
+    let behind = place.dir.file("behind", &arrived.octets);
+    dkim(&["verify"], &[&key, &behind]);
+}
+
+fn python(place: &Place, name: &str, path: &Path, secure: &[&str]) {
+    run(Command::new(program("python3", "python3"))
+        .arg(script(name))
+        .args([&place.port(), APP, TO])
+        .arg(path)
+        .args(secure));
+}
+
+fn dkim(command: &[&str], files: &[&Path]) {
+    let output = Command::new(program("python3", "python3"))
+        .arg(script("dkim_mail.py"))
+        .args(command)
+        .args(files)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("No module named"), "dkimpy is missing: apt-get install python3-dkim");
+    assert!(output.status.success(), "{command:?}: {said}");
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers").join(name)
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -1,0 +1,22 @@
+//! The real daemon with real peers: one file per story.
+//!
+//! What each story needs is listed in `tests/README.md`; a missing peer is a failed test.
+
+#[cfg(test)]
+mod bad_config;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod dev;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod postfix;
+#[cfg(test)]
+mod queue;
+#[cfg(test)]
+mod reports;
