@@ -4,20 +4,43 @@
 //! `accept`, `accept_report` and `commit` return a `Ticket`; what it stands for is on disk once
 //! `Ticket::synced` returns, and visible to every look-up at once.
 
+mod applier;
+mod archive;
+mod body;
+mod committer;
+mod disk;
+mod entry;
+mod index;
+mod intake;
+mod journal;
+mod layout;
+mod live;
+mod lookup;
+mod pending;
 pub mod record;
+mod recovery;
+mod retention;
+mod shared;
+mod spool;
 pub mod state;
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
+use tokio::sync::oneshot;
 
-use crate::clock::Clock;
-use crate::mail::{Address, MessageId, QueueId, ReversePath, Timestamp};
-use record::{
+pub use self::body::{Body, BodyWriter};
+use self::record::{
     Attempt, Batch, Bounce, BounceId, ReportCaptured, ReportId, ReportReceived, Submission,
 };
-use state::State;
+use self::shared::{Shared, Stop, Tuning};
+use self::spool::Pin;
+use self::state::State;
+use crate::clock::Clock;
+use crate::mail::{Address, MessageId, QueueId, ReversePath, Timestamp};
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -28,9 +51,13 @@ pub struct Options {
     pub keep: Duration,
 }
 
-/// The store; clones share it.
+/// The store; clones share it. When the last one is dropped without `close`, it ends as in a
+/// crash: what was synced is there at the next start.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
+}
 
 /// Why the store could not do what was asked. (Names of what failed follow in the variants.)
 #[derive(Debug)]
@@ -52,18 +79,12 @@ pub enum StoreError {
     Format(String),
 }
 
-/// A body on its way in: in memory while small, in a file of its own beyond that.
-pub struct BodyWriter {}
-
-/// A complete body, which `accept` takes over; dropped without that, its file is removed.
-pub struct Body {}
-
 /// Reads a body from its first octet.
 pub type BodyReader = Box<dyn AsyncRead + Send + Unpin>;
 
 /// A write that is under way.
 #[must_use = "nothing is acknowledged before it is synced"]
-pub struct Ticket {}
+pub struct Ticket(oneshot::Receiver<Result<(), StoreError>>);
 
 /// A mail in the queue.
 #[derive(Clone, Debug)]
@@ -142,87 +163,137 @@ pub enum Missing {
     Purged,
 }
 
+/// How the store is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Mails in the queue.
+    pub queue_len: usize,
+    /// When the oldest mail or report that is still in work arrived.
+    pub oldest: Option<Timestamp>,
+    /// Reports that are not captured.
+    pub uncaptured_reports: usize,
+    /// Octets free on the disk.
+    pub disk_free_bytes: u64,
+    /// Segments of the spool.
+    pub segments: usize,
+    /// Octets that are written but not in the index yet.
+    pub backlog_bytes: usize,
+    /// Writes of the journal that failed since the start.
+    pub write_failures: u64,
+    /// Places where the journal was found damaged at the start.
+    pub damaged_ranges: u64,
+    /// How often data was synced since the start.
+    pub syncs: u64,
+    /// Whether writes work.
+    pub healthy: bool,
+}
+
 impl Store {
     /// Opens or creates the store: takes the lock, recovers, starts the committer and applier.
     pub fn open(options: &Options, clock: Clock) -> Result<Self, StoreError> {
-        let _ = (options, clock);
-        todo!()
+        Self::open_tuned(options, clock, Tuning::default())
+    }
+
+    fn open_tuned(options: &Options, clock: Clock, tuning: Tuning) -> Result<Self, StoreError> {
+        let recovered = recovery::open(options, clock, tuning)?;
+        let mut committer = committer::Committer::new(recovered.end.lsn, recovered.next_number);
+        let applier = applier::Applier::new(recovered.end);
+        let shared = Arc::new(recovered.shared);
+        committer.start(&shared)?;
+        let commit = shared::spawn("store-committer", &shared, |shared| committer.run(shared))?;
+        let apply = shared::spawn("store-applier", &shared, |shared| applier.run(shared))?;
+        let threads =
+            Threads { shared: Arc::clone(&shared), running: Mutex::new(vec![commit, apply]) };
+        Ok(Self { shared, threads: Arc::new(threads) })
     }
 
     /// Stops accepting, syncs everything, writes a clean checkpoint.
     pub async fn close(&self) {
-        todo!()
+        self.shared.stop(Stop::Drain);
+        let threads = Arc::clone(&self.threads);
+        if let Err(error) = tokio::task::spawn_blocking(move || threads.join()).await {
+            tracing::error!(%error, "the store could not be closed");
+        }
     }
 
     /// A queue id that this store has not given before.
     pub fn new_queue_id(&self) -> QueueId {
-        todo!()
+        QueueId::new(self.shared.clock.now(), self.shared.unique())
     }
 
     /// Whether a mail of `size_bytes` may be offered now: `Busy` or `DiskFull` if not.
     pub fn can_accept(&self, size_bytes: u64) -> Result<(), StoreError> {
-        let _ = size_bytes;
-        todo!()
+        self.shared.core().room()?;
+        self.shared.disk_has_room(size_bytes)
     }
 
     /// Begins to take a body.
     pub fn body_writer(&self, queue_id: QueueId) -> BodyWriter {
-        let _ = queue_id;
-        todo!()
+        BodyWriter::new(&self.shared.paths.big, queue_id, self.shared.disk.clone())
     }
 
-    /// Takes over a mail. Its recipients are due at once.
+    /// Takes over a mail. Its recipients are due as soon as it is on disk.
     pub fn accept(&self, submission: Submission, body: Body) -> Result<Ticket, StoreError> {
-        let _ = (submission, body);
-        todo!()
+        self.shared.accept(submission, body).map(Ticket)
     }
 
-    /// Takes over a report; it is uncaptured until a `Batch` carries its mark.
+    /// Takes over a report; once on disk it is uncaptured until a `Batch` carries its mark.
     pub fn accept_report(&self, report: ReportReceived) -> Result<Ticket, StoreError> {
-        let _ = report;
-        todo!()
+        self.shared.accept_report(report).map(Ticket)
     }
 
     /// Writes a batch: visible at once, durable when the ticket says so.
     ///
     /// Ends the recipients that attempts (`Relayed`, `Failed`, `Expired`) or trusted reports
     /// (`failed`, `delivered`) end, and the mail when nobody waits and no notice is owed.
+    /// A bounce that is known by its key is left out. Reads the index, so it may block shortly.
+    /// When the ticket fails the batch stays visible and is written once the disk works again.
     pub fn commit(&self, batch: Batch) -> Result<Ticket, StoreError> {
-        let _ = batch;
-        todo!()
+        self.shared.commit(batch).map(Ticket)
     }
 
     /// The body of a mail in the queue.
     pub async fn body(&self, queue_id: QueueId) -> Result<BodyReader, StoreError> {
-        let _ = queue_id;
-        todo!()
+        let found = self.shared.core().spool.find(Pin::Mail(queue_id));
+        let (segment, place) = found.ok_or_else(|| {
+            StoreError::io(
+                format!("reading the body of {queue_id}"),
+                std::io::Error::new(std::io::ErrorKind::NotFound, "the mail has left the queue"),
+            )
+        })?;
+        body::read(segment, place, self.shared.seed, &self.shared.paths.big, queue_id).await
     }
 
     /// A mail in the queue.
     pub fn live(&self, queue_id: QueueId) -> Option<LiveMessage> {
-        let _ = queue_id;
-        todo!()
+        self.shared.core().live.mail(queue_id).cloned()
+    }
+
+    /// Every mail in the queue, oldest first.
+    pub fn live_ids(&self, max: usize) -> Vec<QueueId> {
+        self.shared.core().live.queue_ids().take(max).collect()
     }
 
     /// Mails with a recipient that is due, or for which a notice is owed; oldest due first.
-    pub fn due(&self, now: Timestamp, max: usize) -> Vec<QueueId> {
-        let _ = (now, max);
-        todo!()
+    /// Those that `skip` picks are passed over: it runs under the store's lock and must not call
+    /// the store.
+    pub fn due(&self, now: Timestamp, max: usize, skip: &dyn Fn(QueueId) -> bool) -> Vec<QueueId> {
+        self.shared.core().live.due(now, max, skip)
     }
 
-    /// When the next mail is due.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        todo!()
+    /// When the next mail is due that `skip` does not pick.
+    pub fn next_due(&self, skip: &dyn Fn(QueueId) -> bool) -> Option<Timestamp> {
+        self.shared.core().live.next_due(skip)
     }
 
     /// Mails in the queue.
     pub fn queue_len(&self) -> usize {
-        todo!()
+        self.shared.core().live.len()
     }
 
-    /// Returns once the queue has changed since the last call returned.
+    /// Returns once the queue has changed since the last call returned; for one waiter.
     pub async fn queue_changed(&self) {
-        todo!()
+        self.shared.queue_changed.notified().await;
     }
 
     /// Changes whenever something was written; for those who wait for news.
@@ -232,31 +303,34 @@ impl Store {
 
     /// Reports that have arrived and are not captured, oldest first.
     pub fn uncaptured_reports(&self, max: usize) -> Vec<ReportId> {
-        let _ = max;
-        todo!()
+        self.shared.core().live.uncaptured().take(max).collect()
     }
 
-    /// Returns once a report has arrived since the last call returned.
+    /// Returns once a report has arrived since the last call returned; for one waiter.
     pub async fn report_arrived(&self) {
-        todo!()
+        self.shared.report_arrived.notified().await;
     }
 
     /// Captured reports whose forwarding is still owed, oldest first.
     pub fn owed_forwards(&self, max: usize) -> Vec<ReportCaptured> {
-        let _ = max;
-        todo!()
+        let core = self.shared.core();
+        core.live.forwards().take(max).map(|mark| mark.as_ref().clone()).collect()
     }
 
     /// Everything known of a submission, in the queue or ended.
     pub fn message(&self, queue_id: QueueId) -> Result<Result<MessageRecord, Missing>, StoreError> {
-        let _ = queue_id;
-        todo!()
+        self.shared.message(queue_id)
     }
 
     /// The submissions of a Message-ID, newest first, of every account.
     pub fn by_message_id(&self, message_id: &MessageId) -> Result<Vec<QueueId>, StoreError> {
-        let _ = message_id;
-        todo!()
+        self.shared.by_message_id(message_id)
+    }
+
+    /// Why nothing is known under a Message-ID; only those that we made tell their time.
+    pub fn missing_message_id(&self, message_id: &MessageId) -> Missing {
+        let ours = message_id.as_str().get(..16).and_then(QueueId::parse);
+        ours.map_or(Missing::NeverSeen, |id| self.shared.missing(id.time()))
     }
 
     /// Bounces and news of a recipient's address, newest first, before `before`.
@@ -266,26 +340,31 @@ impl Store {
         before: Option<&BounceId>,
         max: usize,
     ) -> Result<Vec<Bounce>, StoreError> {
-        let _ = (address, before, max);
-        todo!()
+        self.shared.by_recipient(address, before, max)
+    }
+
+    /// All bounces and news, newest first, before `before`.
+    pub fn recent_bounces(
+        &self,
+        before: Option<&BounceId>,
+        max: usize,
+    ) -> Result<Vec<Bounce>, StoreError> {
+        self.shared.recent_bounces(before, max)
     }
 
     /// A report.
     pub fn report(&self, id: ReportId) -> Result<Result<ReportRecord, Missing>, StoreError> {
-        let _ = id;
-        todo!()
+        self.shared.report(id)
     }
 
     /// The captured report that has this digest, if there is one.
     pub fn report_by_digest(&self, digest: &[u8; 16]) -> Result<Option<ReportId>, StoreError> {
-        let _ = digest;
-        todo!()
+        self.shared.report_by_digest(digest)
     }
 
     /// Bounces and news read from one report.
     pub fn bounces_of_report(&self, id: ReportId) -> Result<Vec<Bounce>, StoreError> {
-        let _ = id;
-        todo!()
+        self.shared.bounces_of_report(id)
     }
 
     /// Reports that match nothing, newest first, before `before`.
@@ -294,42 +373,90 @@ impl Store {
         before: Option<ReportId>,
         max: usize,
     ) -> Result<Vec<ReportId>, StoreError> {
-        let _ = (before, max);
-        todo!()
+        self.shared.unmatched_reports(before, max)
     }
 
-    /// Drops the days that are older than `Options::keep`.
+    /// Drops the days that are older than `Options::keep`. Removes files, so it may block.
     pub fn prune(&self) -> Result<(), StoreError> {
-        todo!()
+        self.shared.prune()
+    }
+
+    /// How the store is doing; cheap.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
     }
 }
 
-impl BodyWriter {
-    /// Adds octets.
-    pub async fn write(&mut self, octets: &[u8]) -> Result<(), StoreError> {
-        let _ = octets;
-        todo!()
-    }
-
-    /// Octets so far.
-    pub fn len(&self) -> u64 {
-        todo!()
-    }
-
-    /// Whether there are none yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Ends the body; a file of its own is synced.
-    pub async fn finish(self) -> Result<Body, StoreError> {
-        todo!()
-    }
+/// The digest by which a report is known when it comes again: blake3 of the mail without the
+/// fields that each delivery adds in front.
+pub fn report_digest(mail: &[u8]) -> [u8; 16] {
+    intake::report_digest(mail)
 }
 
 impl Ticket {
     /// Returns when everything written is on disk, or says that it is not.
     pub async fn synced(self) -> Result<(), StoreError> {
-        todo!()
+        self.0.await.unwrap_or(Err(StoreError::Busy))
     }
 }
+
+impl StoreError {
+    fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match source.kind() {
+            StorageFull | QuotaExceeded => Self::DiskFull,
+            _ => Self::Io { doing: doing.into(), source },
+        }
+    }
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Busy => f.write_str("the store takes nothing just now"),
+            Self::DiskFull => f.write_str("the disk of the data directory is full"),
+            Self::Io { doing, source } => write!(f, "{doing}: {source}"),
+            Self::Locked(dir) => {
+                write!(f, "the data directory {} is in use by another process", dir.display())
+            }
+            Self::Format(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// The threads of a store; they end when the last handle is gone.
+struct Threads {
+    shared: Arc<Shared>,
+    running: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Threads {
+    fn join(&self) {
+        let running =
+            std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in running {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store has died");
+            }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.shared.stop(Stop::Abandon);
+        self.join();
+    }
+}
+
+#[cfg(test)]
+mod tests;

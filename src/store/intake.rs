@@ -1,0 +1,138 @@
+//! Taking in: mails, reports and batches become work for the committer, visible at once.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::StoreError;
+use super::body::{Body, BodyOctets, FileGuard};
+use super::entry::{Entry, Frame};
+use super::layout;
+use super::live::Durability;
+use super::record::{Batch, Bounce, ReportReceived, Submission};
+use super::shared::{Shared, Source, Work};
+use crate::mail::{QueueId, header};
+
+type Receipt = oneshot::Receiver<Result<(), StoreError>>;
+
+impl Shared {
+    pub(super) fn accept(&self, submission: Submission, body: Body) -> Result<Receipt, StoreError> {
+        self.disk_has_room(submission.size_bytes)?;
+        let entry = Entry::Message(Arc::new(submission));
+        let frame = match &body.octets {
+            BodyOctets::Here(octets) => frame_of(entry, Some(octets))?,
+            BodyOctets::InFile(_) => frame_of(entry, None)?,
+        };
+        let receipt = self.enqueue_intake(frame)?;
+        if let BodyOctets::InFile(guard) = body.octets {
+            FileGuard::keep(guard);
+        }
+        Ok(receipt)
+    }
+
+    pub(super) fn accept_report(&self, report: ReportReceived) -> Result<Receipt, StoreError> {
+        self.disk_has_room(u64::try_from(report.raw.len()).unwrap_or(u64::MAX))?;
+        self.enqueue_intake(frame_of(Entry::Report(Arc::new(report)), None)?)
+    }
+
+    pub(super) fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        let Batch { attempts, bounces, report, notices, submissions } = batch;
+        let mut frames = Vec::new();
+        for attempt in attempts {
+            frames.push(frame_of(Entry::Attempt(Arc::new(attempt)), None)?);
+        }
+        if let Some(mark) = report {
+            frames.push(frame_of(Entry::Captured(Arc::new(mark)), None)?);
+        }
+        for (submission, body) in submissions {
+            frames.push(frame_of(Entry::Message(Arc::new(submission)), Some(&body))?);
+        }
+        for notice in notices {
+            frames.push(frame_of(Entry::Notice(Arc::new(notice)), None)?);
+        }
+        let mut bounces = distinct(bounces);
+        for _ in 0..KNOWN_BOUNCE_ROUNDS_MAX {
+            let seen = self.core().pending.bounces_made();
+            self.forget_known(&mut bounces)?;
+            let mut core = self.core();
+            // Only when no bounce came in between is it certain that these are new.
+            if core.pending.bounces_made() != seen && !bounces.is_empty() {
+                continue;
+            }
+            core.room_for_outcome()?;
+            for bounce in bounces {
+                frames.push(frame_of(Entry::Bounce(Arc::new(bounce)), None)?);
+            }
+            let (sender, receiver) = oneshot::channel();
+            let mut ended = Vec::new();
+            for frame in &frames {
+                ended.extend(core.live.apply(&frame.entry, Durability::Written));
+                core.pending.add(&frame.entry);
+            }
+            core.enqueue(Work { source: Source::Outcome, frames, ended, ticket: Some(sender) });
+            drop(core);
+            self.work_ready.notify_one();
+            self.queue_changed.notify_one();
+            return Ok(receiver);
+        }
+        Err(StoreError::Busy)
+    }
+
+    fn enqueue_intake(&self, frame: Frame) -> Result<Receipt, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        let mut core = self.core();
+        core.room()?;
+        core.live.apply(&frame.entry, Durability::Written);
+        core.pending.add(&frame.entry);
+        let frames = vec![frame];
+        let work = Work { source: Source::Intake, frames, ended: Vec::new(), ticket: Some(sender) };
+        core.enqueue(work);
+        drop(core);
+        self.work_ready.notify_one();
+        Ok(receiver)
+    }
+
+    /// Leaves out bounces of a submission that are known already.
+    fn forget_known(&self, bounces: &mut Vec<Bounce>) -> Result<(), StoreError> {
+        let mut fresh = Vec::with_capacity(bounces.len());
+        for bounce in bounces.drain(..) {
+            let is_known = match bounce.queue_id {
+                Some(queue_id) => self.knows_bounce(queue_id, &bounce.key)?,
+                None => false,
+            };
+            if !is_known {
+                fresh.push(bounce);
+            }
+        }
+        *bounces = fresh;
+        Ok(())
+    }
+
+    fn knows_bounce(&self, queue_id: QueueId, key: &[u8; 16]) -> Result<bool, StoreError> {
+        if self.core().pending.knows_bounce(queue_id, key) {
+            return Ok(true);
+        }
+        self.index_knows_bounce(queue_id, key)
+    }
+}
+
+/// blake3 of a mail without its trace fields (RFC 5321 §4.4) and those local delivery adds.
+pub(super) fn report_digest(mail: &[u8]) -> [u8; 16] {
+    let (head, body) = header::split(mail);
+    let kept = header::without(head, |field| TRACE_FIELDS.iter().any(|name| field.is(name)));
+    layout::hash16(&[kept.as_slice(), body])
+}
+
+fn frame_of(entry: Entry, body: Option<&[u8]>) -> Result<Frame, StoreError> {
+    entry.into_frame(body).map_err(StoreError::Format)
+}
+
+/// The bounces of one batch, each key once.
+fn distinct(bounces: Vec<Bounce>) -> Vec<Bounce> {
+    let mut seen = std::collections::HashSet::new();
+    bounces.into_iter().filter(|bounce| seen.insert((bounce.queue_id, bounce.key))).collect()
+}
+
+const TRACE_FIELDS: [&str; 4] = ["Received", "Return-Path", "Delivered-To", "X-Original-To"];
+/// How often a batch looks again for bounces that came in while it looked.
+const KNOWN_BOUNCE_ROUNDS_MAX: u32 = 64;

@@ -1,0 +1,315 @@
+//! The mails in the queue and the reports that wait: folded from entries, in memory.
+//!
+//! The same fold serves a running store and recovery, so both come to the same state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::Entry;
+use super::record::{Attempt, Bounce, Decision, NoticeSent, ReportCaptured, ReportId, Submission};
+use super::state::{self, State};
+use super::{LiveMessage, LiveRecipient};
+use crate::mail::{QueueId, Timestamp};
+
+/// Everything that is still to be done.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    mails: BTreeMap<QueueId, Mail>,
+    due: BTreeSet<(Timestamp, QueueId)>,
+    uncaptured: BTreeSet<ReportId>,
+    forwards: BTreeMap<ReportId, Arc<ReportCaptured>>,
+}
+
+#[derive(Debug)]
+struct Mail {
+    message: LiveMessage,
+    durability: Durability,
+    due: Option<Timestamp>,
+}
+
+/// Whether the frame of a mail is on disk; only then may it be relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// It is being written.
+    Written,
+    /// It is on disk.
+    Synced,
+}
+
+/// Where a mail stands, written with it when it is re-appended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Standing {
+    delay_notices: u32,
+    recipients: Vec<RecipientStanding>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RecipientStanding {
+    state: State,
+    attempts: u32,
+    next_attempt: Timestamp,
+    #[serde(default)]
+    last: Option<Attempt>,
+    #[serde(default)]
+    notice_owed: bool,
+}
+
+impl Live {
+    /// Folds an entry in; the id of the mail that it ended, if it ended one.
+    pub(super) fn apply(&mut self, entry: &Entry, durability: Durability) -> Option<QueueId> {
+        match entry {
+            Entry::Message(submission) => {
+                self.insert(submission, durability);
+                None
+            }
+            Entry::Attempt(attempt) => {
+                self.change(attempt.queue_id, |message| apply_attempt(message, attempt))
+            }
+            Entry::Bounce(bounce) => {
+                let queue_id = bounce.queue_id?;
+                self.change(queue_id, |message| apply_bounce(message, bounce))
+            }
+            Entry::Notice(notice) => self.apply_notice(notice),
+            Entry::Report(report) => {
+                if durability == Durability::Synced {
+                    self.uncaptured.insert(report.id);
+                }
+                None
+            }
+            Entry::Captured(mark) => {
+                self.uncaptured.remove(&mark.id);
+                if mark.forward_to.is_some() {
+                    self.forwards.insert(mark.id, Arc::clone(mark));
+                }
+                None
+            }
+            Entry::Standing(queue_id, standing) => {
+                self.change(*queue_id, |message| apply_standing(message, standing))
+            }
+        }
+    }
+
+    /// Notes that a mail is on disk: from now on it may be due.
+    pub(super) fn synced(&mut self, queue_id: QueueId) {
+        if let Some(mail) = self.mails.get_mut(&queue_id) {
+            mail.durability = Durability::Synced;
+            schedule(&mut self.due, queue_id, mail);
+        }
+    }
+
+    /// Notes that a report is on disk: from now on it waits to be captured.
+    pub(super) fn report_synced(&mut self, id: ReportId) {
+        self.uncaptured.insert(id);
+    }
+
+    /// Takes a mail back that could not be written.
+    pub(super) fn remove(&mut self, queue_id: QueueId) {
+        if let Some(mail) = self.mails.remove(&queue_id)
+            && let Some(time) = mail.due
+        {
+            self.due.remove(&(time, queue_id));
+        }
+    }
+
+    /// A mail.
+    pub(super) fn mail(&self, queue_id: QueueId) -> Option<&LiveMessage> {
+        self.mails.get(&queue_id).map(|mail| &mail.message)
+    }
+
+    /// Where a mail stands.
+    pub(super) fn standing(&self, queue_id: QueueId) -> Option<Standing> {
+        let message = self.mail(queue_id)?;
+        let recipients = message.recipients.iter().map(|recipient| RecipientStanding {
+            state: recipient.state,
+            attempts: recipient.attempts,
+            next_attempt: recipient.next_attempt,
+            last: recipient.last.clone(),
+            notice_owed: recipient.notice_owed,
+        });
+        Some(Standing { delay_notices: message.delay_notices, recipients: recipients.collect() })
+    }
+
+    /// Mails that are due, oldest due first, without those that `skip` picks.
+    pub(super) fn due(
+        &self,
+        now: Timestamp,
+        max: usize,
+        skip: &dyn Fn(QueueId) -> bool,
+    ) -> Vec<QueueId> {
+        let due = self.due.iter().take_while(|(time, _)| *time <= now).map(|(_, id)| *id);
+        due.filter(|id| !skip(*id)).take(max).collect()
+    }
+
+    /// When the next mail that `skip` does not pick is due.
+    pub(super) fn next_due(&self, skip: &dyn Fn(QueueId) -> bool) -> Option<Timestamp> {
+        self.due.iter().find(|(_, id)| !skip(*id)).map(|(time, _)| *time)
+    }
+
+    /// Mails in the queue.
+    pub(super) fn len(&self) -> usize {
+        self.mails.len()
+    }
+
+    /// Every mail in the queue, oldest first.
+    pub(super) fn queue_ids(&self) -> impl Iterator<Item = QueueId> {
+        self.mails.keys().copied()
+    }
+
+    /// Whether a report waits to be captured.
+    pub(super) fn is_uncaptured(&self, id: ReportId) -> bool {
+        self.uncaptured.contains(&id)
+    }
+
+    /// Reports that wait to be captured, oldest first.
+    pub(super) fn uncaptured(&self) -> impl Iterator<Item = ReportId> {
+        self.uncaptured.iter().copied()
+    }
+
+    /// Captured reports that are still to be forwarded, oldest first.
+    pub(super) fn forwards(&self) -> impl Iterator<Item = &Arc<ReportCaptured>> {
+        self.forwards.values()
+    }
+
+    /// Whether a report is still to be forwarded.
+    pub(super) fn owes_forward(&self, id: ReportId) -> bool {
+        self.forwards.contains_key(&id)
+    }
+
+    /// The oldest thing that is still in work.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        let mail = self.mails.keys().next().map(|id| id.time());
+        let report = self.uncaptured.iter().next().map(|id| id.0.time());
+        let forward = self.forwards.keys().next().map(|id| id.0.time());
+        [mail, report, forward].into_iter().flatten().min()
+    }
+
+    fn insert(&mut self, submission: &Submission, durability: Durability) {
+        let queue_id = submission.queue_id;
+        self.remove(queue_id);
+        let mut mail = Mail { message: live_message(submission), durability, due: None };
+        schedule(&mut self.due, queue_id, &mut mail);
+        self.mails.insert(queue_id, mail);
+    }
+
+    /// Changes a mail and takes it out of the queue when nothing is left to do for it.
+    fn change(
+        &mut self,
+        queue_id: QueueId,
+        apply: impl FnOnce(&mut LiveMessage),
+    ) -> Option<QueueId> {
+        let mail = self.mails.get_mut(&queue_id)?;
+        apply(&mut mail.message);
+        if due_at(&mail.message).is_none() {
+            self.remove(queue_id);
+            return Some(queue_id);
+        }
+        schedule(&mut self.due, queue_id, mail);
+        None
+    }
+
+    fn apply_notice(&mut self, notice: &NoticeSent) -> Option<QueueId> {
+        match notice {
+            NoticeSent::Failure { queue_id, recipients } => self.change(*queue_id, |message| {
+                for (index, recipient) in (0_u32..).zip(&mut message.recipients) {
+                    recipient.notice_owed &= !recipients.contains(&index);
+                }
+            }),
+            NoticeSent::Delay { queue_id, count } => self.change(*queue_id, |message| {
+                message.delay_notices = message.delay_notices.max(*count);
+            }),
+            NoticeSent::Forward { report_id } => {
+                self.forwards.remove(report_id);
+                None
+            }
+        }
+    }
+}
+
+/// A mail as it enters the queue: every recipient is due at once.
+fn live_message(submission: &Submission) -> LiveMessage {
+    let envelope = &submission.envelope;
+    let recipients = envelope.recipients.iter().map(|recipient| LiveRecipient {
+        address: recipient.address.clone(),
+        state: State::Queued,
+        attempts: 0,
+        next_attempt: submission.received_at,
+        last: None,
+        notice_owed: false,
+    });
+    LiveMessage {
+        queue_id: submission.queue_id,
+        message_id: submission.message_id.clone(),
+        account: submission.account.clone(),
+        origin: submission.origin,
+        received_at: submission.received_at,
+        reverse_path: envelope.reverse_path.clone(),
+        return_path: submission.return_path,
+        dsn: submission.dsn,
+        size_bytes: submission.size_bytes,
+        body: envelope.body,
+        smtputf8: envelope.smtputf8,
+        delay_notices: 0,
+        recipients: recipients.collect(),
+    }
+}
+
+fn apply_attempt(message: &mut LiveMessage, attempt: &Attempt) {
+    let Some(recipient) = recipient_at(message, attempt.recipient) else { return };
+    recipient.attempts = recipient.attempts.max(attempt.number);
+    recipient.state = recipient.state.max(state::of([attempt], []));
+    recipient.notice_owed |= attempt.notice_owed;
+    if let Decision::RetryAt(time) = attempt.decision {
+        recipient.next_attempt = time;
+    }
+    recipient.last = Some(attempt.clone());
+}
+
+fn apply_bounce(message: &mut LiveMessage, bounce: &Bounce) {
+    if let Some(reported) = state::reported_state(bounce)
+        && let Some(index) = bounce.recipient_index
+        && let Some(recipient) = recipient_at(message, index)
+    {
+        recipient.state = recipient.state.max(reported);
+    }
+}
+
+fn apply_standing(message: &mut LiveMessage, standing: &Standing) {
+    message.delay_notices = standing.delay_notices;
+    for (recipient, was) in message.recipients.iter_mut().zip(&standing.recipients) {
+        recipient.state = was.state;
+        recipient.attempts = was.attempts;
+        recipient.next_attempt = was.next_attempt;
+        recipient.last.clone_from(&was.last);
+        recipient.notice_owed = was.notice_owed;
+    }
+}
+
+fn recipient_at(message: &mut LiveMessage, index: u32) -> Option<&mut LiveRecipient> {
+    message.recipients.get_mut(usize::try_from(index).ok()?)
+}
+
+/// When there is something to do for a mail: at once for a notice; `None` when it has ended.
+fn due_at(message: &LiveMessage) -> Option<Timestamp> {
+    if message.recipients.iter().any(|recipient| recipient.notice_owed) {
+        return Some(Timestamp::from_millis(0));
+    }
+    let waiting = message.recipients.iter().filter(|recipient| !recipient.state.has_left_queue());
+    waiting.map(|recipient| recipient.next_attempt).min()
+}
+
+/// Puts a mail where it belongs in the order of what is due.
+fn schedule(due: &mut BTreeSet<(Timestamp, QueueId)>, queue_id: QueueId, mail: &mut Mail) {
+    let time = due_at(&mail.message).filter(|_| mail.durability == Durability::Synced);
+    if mail.due == time {
+        return;
+    }
+    if let Some(old) = mail.due {
+        due.remove(&(old, queue_id));
+    }
+    if let Some(new) = time {
+        due.insert((new, queue_id));
+    }
+    mail.due = time;
+}

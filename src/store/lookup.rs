@@ -1,0 +1,298 @@
+//! Look-ups: what is pending first, then the index, so that every write is seen at once.
+
+use std::collections::BTreeSet;
+
+use super::entry::{self, Entry};
+use super::layout::{self, Location, ReportPart};
+use super::pending::PendingMessage;
+use super::record::{Attempt, Bounce, BounceId, ReportCaptured, ReportId, ReportReceived};
+use super::shared::Shared;
+use super::{MessageRecord, Missing, ReportRecord, StoreError};
+use crate::mail::{MessageId, QueueId, Timestamp};
+
+impl Shared {
+    pub(super) fn message(
+        &self,
+        queue_id: QueueId,
+    ) -> Result<Result<MessageRecord, Missing>, StoreError> {
+        // Pending first: what leaves it is in the index by then.
+        let pending = self.core().pending.message(queue_id);
+        let day = queue_id.time().day();
+        let submission = match &pending.submission {
+            Some(submission) => Some(submission.as_ref().clone()),
+            None => match self.entry_at(day, &layout::submission_key(queue_id))? {
+                Some(Entry::Message(found)) if found.queue_id == queue_id => {
+                    Some(found.as_ref().clone())
+                }
+                _ => None,
+            },
+        };
+        let Some(submission) = submission else { return Ok(Err(self.missing(queue_id.time()))) };
+        let (attempts, bounces) = self.events(queue_id, pending)?;
+        Ok(Ok(MessageRecord { submission, attempts, bounces }))
+    }
+
+    /// The submissions of a Message-ID, newest first.
+    pub(super) fn by_message_id(&self, wanted: &MessageId) -> Result<Vec<QueueId>, StoreError> {
+        let mut found: BTreeSet<QueueId> =
+            self.core().pending.by_message_id(wanted).into_iter().collect();
+        let prefix = layout::message_id_prefix(wanted);
+        for day in self.archive.days() {
+            for (key, value) in self.archive.scan(day, &prefix, None, SUBMISSIONS_MAX)? {
+                let Some(queue_id) = layout::inverted_id_of(&key) else { continue };
+                if let Some(Entry::Message(submission)) = self.entry(&value)?
+                    && entry::is_same_message(&submission, wanted)
+                {
+                    found.insert(queue_id);
+                }
+            }
+        }
+        Ok(found.into_iter().rev().collect())
+    }
+
+    pub(super) fn by_recipient(
+        &self,
+        address: &str,
+        before: Option<&BounceId>,
+        max: usize,
+    ) -> Result<Vec<Bounce>, StoreError> {
+        let address = address.to_lowercase();
+        let before = before.and_then(|id| layout::parse_bounce_id(&id.0));
+        let pending = self.core().pending.by_recipient(&address, before);
+        let prefix = layout::recipient_prefix(&address);
+        let key = |id: &[u8; 10]| layout::recipient_key(&address, id);
+        let mut found = Newest::new(max);
+        for bounce in pending {
+            found.add(bounce.as_ref().clone());
+        }
+        self.bounces_by_time(&prefix, before.as_ref().map(key).as_deref(), &mut found)?;
+        let is_wanted = |bounce: &Bounce| bounce.recipient.to_lowercase() == address;
+        Ok(found.into_iter().filter(is_wanted).collect())
+    }
+
+    pub(super) fn recent_bounces(
+        &self,
+        before: Option<&BounceId>,
+        max: usize,
+    ) -> Result<Vec<Bounce>, StoreError> {
+        let before = before.and_then(|id| layout::parse_bounce_id(&id.0));
+        let pending = self.core().pending.recent(before, max);
+        let mut found = Newest::new(max);
+        for bounce in pending {
+            found.add(bounce.as_ref().clone());
+        }
+        let after = before.as_ref().map(layout::recent_key);
+        self.bounces_by_time(&layout::recent_prefix(), after.as_deref(), &mut found)?;
+        Ok(found.into_iter().collect())
+    }
+
+    pub(super) fn report(&self, id: ReportId) -> Result<Result<ReportRecord, Missing>, StoreError> {
+        let pending = self.core().pending.report(id);
+        let received = match pending.received {
+            Some(received) => Some(received.as_ref().clone()),
+            None => self.received(id)?,
+        };
+        let Some(received) = received else { return Ok(Err(self.missing(id.0.time()))) };
+        let captured = match pending.captured {
+            Some(captured) => Some(captured.as_ref().clone()),
+            None => self.captured(id)?,
+        };
+        Ok(Ok(ReportRecord { received, captured }))
+    }
+
+    pub(super) fn report_by_digest(
+        &self,
+        digest: &[u8; 16],
+    ) -> Result<Option<ReportId>, StoreError> {
+        let mut found: BTreeSet<ReportId> =
+            self.core().pending.by_digest(digest).into_iter().collect();
+        let prefix = layout::digest_prefix(digest);
+        for day in self.archive.days() {
+            for (key, _) in self.archive.scan(day, &prefix, None, SUBMISSIONS_MAX)? {
+                found.extend(layout::id_of(&key).map(ReportId));
+            }
+        }
+        for id in found {
+            let pending = self.core().pending.report(id);
+            if pending.captured.is_some() || self.captured(id)?.is_some() {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn bounces_of_report(&self, id: ReportId) -> Result<Vec<Bounce>, StoreError> {
+        let pending = self.core().pending.report(id);
+        let mut bounces: Vec<Bounce> = Vec::new();
+        let prefix = layout::report_bounce_prefix(id);
+        for (_, value) in self.archive.scan(id.0.time().day(), &prefix, None, usize::MAX)? {
+            if let Some(Entry::Bounce(bounce)) = self.entry(&value)? {
+                bounces.push(bounce.as_ref().clone());
+            }
+        }
+        for bounce in pending.bounces {
+            if !bounces.iter().any(|known| known.id == bounce.id) {
+                bounces.push(bounce.as_ref().clone());
+            }
+        }
+        Ok(bounces)
+    }
+
+    pub(super) fn unmatched_reports(
+        &self,
+        before: Option<ReportId>,
+        max: usize,
+    ) -> Result<Vec<ReportId>, StoreError> {
+        let is_before = |id: &ReportId| before.is_none_or(|before| *id < before);
+        let mut found: BTreeSet<ReportId> = {
+            let core = self.core();
+            let marks = core.pending.marks().filter(|mark| entry::is_unmatched(mark));
+            marks.map(|mark| mark.id).filter(is_before).collect()
+        };
+        let after = before.map(layout::unmatched_key);
+        let mut from_days = 0;
+        for day in self.archive.days() {
+            if from_days >= max {
+                break;
+            }
+            let prefix = layout::unmatched_prefix();
+            let rows = self.archive.scan(day, &prefix, after.as_deref(), max)?;
+            from_days = from_days.saturating_add(rows.len());
+            found.extend(
+                rows.iter().filter_map(|(key, _)| layout::inverted_id_of(key)).map(ReportId),
+            );
+        }
+        Ok(found.into_iter().rev().take(max).collect())
+    }
+
+    /// Whether a bounce of a submission is in the index.
+    pub(super) fn index_knows_bounce(
+        &self,
+        queue_id: QueueId,
+        key: &[u8; 16],
+    ) -> Result<bool, StoreError> {
+        let row = self.archive.value(queue_id.time().day(), &layout::known_bounce_key(key))?;
+        match row {
+            // The row says where the bounce is; it is compared, as every look-up is.
+            Some(value) => Ok(match self.entry(&value)? {
+                Some(Entry::Bounce(bounce)) => bounce.key == *key,
+                _ => false,
+            }),
+            None => Ok(false),
+        }
+    }
+
+    /// Why nothing is known under an id of this time.
+    pub(super) fn missing(&self, time: Timestamp) -> Missing {
+        let window = self.clock.now().minus(self.keep).day().max(self.archive.kept_from());
+        if time.day() < window { Missing::Purged } else { Missing::NeverSeen }
+    }
+
+    fn events(
+        &self,
+        queue_id: QueueId,
+        pending: PendingMessage,
+    ) -> Result<(Vec<Attempt>, Vec<Bounce>), StoreError> {
+        let mut attempts: Vec<Attempt> = Vec::new();
+        let mut bounces: Vec<Bounce> = Vec::new();
+        let prefix = layout::event_prefix(queue_id);
+        for (_, value) in self.archive.scan(queue_id.time().day(), &prefix, None, usize::MAX)? {
+            match self.entry(&value)? {
+                Some(Entry::Attempt(attempt)) if attempt.queue_id == queue_id => {
+                    attempts.push(attempt.as_ref().clone());
+                }
+                Some(Entry::Bounce(bounce)) if bounce.queue_id == Some(queue_id) => {
+                    bounces.push(bounce.as_ref().clone());
+                }
+                _ => {}
+            }
+        }
+        for attempt in pending.attempts {
+            let is_same = |known: &Attempt| {
+                (known.recipient, known.number) == (attempt.recipient, attempt.number)
+            };
+            if !attempts.iter().any(is_same) {
+                attempts.push(attempt.as_ref().clone());
+            }
+        }
+        for bounce in pending.bounces {
+            if !bounces.iter().any(|known| known.key == bounce.key) {
+                bounces.push(bounce.as_ref().clone());
+            }
+        }
+        Ok((attempts, bounces))
+    }
+
+    /// Adds bounces from the days, newest first, until there are enough.
+    fn bounces_by_time(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        found: &mut Newest,
+    ) -> Result<(), StoreError> {
+        let max = found.max;
+        let mut from_days = 0;
+        for day in self.archive.days() {
+            if from_days >= max {
+                break;
+            }
+            for (_, value) in self.archive.scan(day, prefix, after, max)? {
+                if let Some(Entry::Bounce(bounce)) = self.entry(&value)? {
+                    from_days = from_days.saturating_add(1);
+                    found.add(bounce.as_ref().clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn received(&self, id: ReportId) -> Result<Option<ReportReceived>, StoreError> {
+        let key = layout::report_key(id, ReportPart::Received);
+        Ok(match self.entry_at(id.0.time().day(), &key)? {
+            Some(Entry::Report(report)) if report.id == id => Some(report.as_ref().clone()),
+            _ => None,
+        })
+    }
+
+    fn captured(&self, id: ReportId) -> Result<Option<ReportCaptured>, StoreError> {
+        let key = layout::report_key(id, ReportPart::Captured);
+        Ok(match self.entry_at(id.0.time().day(), &key)? {
+            Some(Entry::Captured(mark)) if mark.id == id => Some(mark.as_ref().clone()),
+            _ => None,
+        })
+    }
+
+    fn entry_at(&self, day: u32, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        match self.archive.value(day, key)? {
+            Some(value) => self.entry(&value),
+            None => Ok(None),
+        }
+    }
+
+    fn entry(&self, value: &[u8]) -> Result<Option<Entry>, StoreError> {
+        Location::decode(value).map_or(Ok(None), |location| self.archive.read(location))
+    }
+}
+
+/// The newest bounces of all that are added, each once.
+struct Newest {
+    max: usize,
+    bounces: std::collections::BTreeMap<[u8; 10], Bounce>,
+}
+
+impl Newest {
+    fn new(max: usize) -> Self {
+        Self { max, bounces: std::collections::BTreeMap::new() }
+    }
+
+    fn add(&mut self, bounce: Bounce) {
+        self.bounces.insert(layout::bounce_id_bytes(&bounce), bounce);
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = Bounce> {
+        self.bounces.into_values().rev().take(self.max)
+    }
+}
+
+/// Submissions of one Message-ID in one day that are looked at.
+const SUBMISSIONS_MAX: usize = 1_000;

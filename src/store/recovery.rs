@@ -1,0 +1,429 @@
+//! Opening a store: takes the lock, reads `state`, scans the spool, brings log and index up to it.
+
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::hash::{BuildHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::archive::Archive;
+use super::disk::Disk;
+use super::entry::{Entry, Frame};
+use super::journal::{self, Found, ScanOrder, ScanRange, Segment};
+use super::layout::{self, FrameRef, SegmentHeader, StoreUuid};
+use super::live::Durability;
+use super::shared::{Core, Paths, Position, Shared, Tuning};
+use super::spool::{Pin, Place};
+use super::{Options, StoreError, applier, index};
+use crate::clock::Clock;
+use crate::mail::QueueId;
+
+/// What `state` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StateFile {
+    pub(super) store: StoreUuid,
+    /// The boot of the machine in which it was written.
+    pub(super) boot_id: String,
+    pub(super) cleanliness: Cleanliness,
+    /// Everything up to here is in `log/` and the index, and on disk.
+    pub(super) checkpoint: Position,
+}
+
+/// Whether the store was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Cleanliness {
+    /// It was.
+    Clean,
+    /// It was, or is, open.
+    Dirty,
+}
+
+/// What is found in `state` behind its head.
+#[derive(Serialize, Deserialize)]
+struct StateRecord {
+    store: StoreUuid,
+    boot_id: String,
+    cleanliness: Cleanliness,
+    segment: u32,
+    offset: u64,
+    lsn: u64,
+}
+
+/// A store that is recovered; its threads are not started.
+pub(super) struct Recovered {
+    pub(super) shared: Shared,
+    /// Where the journal ends.
+    pub(super) end: Position,
+    /// The number of the next segment.
+    pub(super) next_number: u32,
+}
+
+/// Opens the store in a directory.
+pub(super) fn open(
+    options: &Options,
+    clock: Clock,
+    tuning: Tuning,
+) -> Result<Recovered, StoreError> {
+    let paths = Paths::under(&options.dir);
+    for dir in [&paths.root, &paths.spool, &paths.big] {
+        std::fs::create_dir_all(dir)
+            .map_err(|error| StoreError::io(format!("creating {}", dir.display()), error))?;
+    }
+    let lock = take_lock(&paths.root)?;
+    let disk = tuning.disk.clone();
+    let boot_id = boot_id();
+    let state = StateFile::read(&paths.state)?;
+    let files = segment_files(&paths.spool)?;
+    let uuid = match &state {
+        Some(state) => state.store,
+        None => files.iter().find_map(|file| file.any_store()).unwrap_or_else(new_uuid),
+    };
+    if let Some(state) = &state
+        && state.cleanliness == Cleanliness::Dirty
+        && state.boot_id != boot_id
+    {
+        tracing::warn!("the machine stopped while the store was open; it is recovered");
+    }
+    let archive = Archive::open(&paths.root, disk.clone(), uuid, boot_id.clone())?;
+    let shared = Shared {
+        clock,
+        keep: options.keep,
+        disk,
+        uuid,
+        seed: layout::checksum_seed(&uuid),
+        boot_id,
+        archive,
+        core: Mutex::new(Core::default()),
+        work_ready: Condvar::new(),
+        backlog_ready: Condvar::new(),
+        queue_changed: Notify::new(),
+        report_arrived: Notify::new(),
+        next_unique: AtomicU64::new(random_u64()),
+        _lock: lock,
+        paths,
+        tuning,
+    };
+    let checkpoint = state.map_or(Position::default(), |state| state.checkpoint);
+    let next_number = files.last().map_or(1, |file| file.number.saturating_add(1));
+    let end = replay(&shared, &files, checkpoint)?;
+    sweep_bodies(&shared)?;
+    let end = Position { segment: next_number, ..end };
+    applier::write_checkpoint(&shared, end, Cleanliness::Dirty)?;
+    applier::recycle(&shared, next_number)?;
+    Ok(Recovered { shared, end, next_number })
+}
+
+impl StateFile {
+    /// Reads `state`; `None` when there is none, or when it is damaged: then everything in the
+    /// spool is applied again.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, StoreError> {
+        let octets = match std::fs::read(path) {
+            Ok(octets) => octets,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(StoreError::io(format!("reading {}", path.display()), error));
+            }
+        };
+        match Self::decode(&octets) {
+            Some(Ok(state)) => Ok(Some(state)),
+            Some(Err(version)) => Err(StoreError::Format(format!(
+                "{} was written in format {version}; this program reads format {}",
+                path.display(),
+                layout::FORMAT_VERSION
+            ))),
+            None => {
+                tracing::error!(path = %path.display(), "the state is damaged; it is recovered");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Replaces `state`.
+    pub(super) fn write(&self, disk: &Disk, path: &Path) -> Result<(), StoreError> {
+        let record = StateRecord {
+            store: self.store,
+            boot_id: self.boot_id.clone(),
+            cleanliness: self.cleanliness,
+            segment: self.checkpoint.segment,
+            offset: self.checkpoint.offset,
+            lsn: self.checkpoint.lsn,
+        };
+        let record = layout::encode_record(&record).map_err(StoreError::Format)?;
+        let mut octets = STATE_MAGIC.to_vec();
+        octets.extend_from_slice(&layout::FORMAT_VERSION.to_le_bytes());
+        octets.extend_from_slice(&crc32c::crc32c(&record).to_le_bytes());
+        octets.extend_from_slice(&record);
+        disk.replace(path, &octets)
+            .map_err(|error| StoreError::io(format!("writing {}", path.display()), error))
+    }
+
+    /// `magic [8] | version u32 | crc32c u32 | record`; the version where it is another one.
+    fn decode(octets: &[u8]) -> Option<Result<Self, u32>> {
+        let rest = octets.strip_prefix(STATE_MAGIC)?;
+        let version = layout::u32_at(rest, 0)?;
+        if version != layout::FORMAT_VERSION {
+            return Some(Err(version));
+        }
+        let record = rest.get(8..)?;
+        if crc32c::crc32c(record) != layout::u32_at(rest, 4)? {
+            return None;
+        }
+        let record: StateRecord = layout::decode_record(record).ok()?;
+        let checkpoint =
+            Position { segment: record.segment, offset: record.offset, lsn: record.lsn };
+        Some(Ok(Self {
+            store: record.store,
+            boot_id: record.boot_id,
+            cleanliness: record.cleanliness,
+            checkpoint,
+        }))
+    }
+}
+
+impl Paths {
+    fn under(root: &Path) -> Self {
+        let spool = root.join("spool");
+        Self {
+            root: root.to_path_buf(),
+            state: root.join("state"),
+            big: spool.join("big"),
+            spool,
+            quarantine: root.join("quarantine"),
+        }
+    }
+}
+
+/// A file of the spool, before it is scanned.
+struct SegmentFile {
+    number: u32,
+    path: PathBuf,
+    /// `None` when the head is damaged.
+    header: Option<SegmentHeader>,
+}
+
+impl SegmentFile {
+    fn any_store(&self) -> Option<StoreUuid> {
+        self.header.map(|header| header.store)
+    }
+}
+
+fn take_lock(root: &Path) -> Result<File, StoreError> {
+    let path = root.join("LOCK");
+    let failed = |error| StoreError::io(format!("locking {}", path.display()), error);
+    let file =
+        File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(root.to_path_buf())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// The segments there are, in order; what a crash left of an unfinished one is removed.
+fn segment_files(spool: &Path) -> Result<Vec<SegmentFile>, StoreError> {
+    for extension in ["new", "free"] {
+        for (_, path) in journal::numbered_files(spool, extension)? {
+            index::remove_all(&path)?;
+        }
+    }
+    let mut files = Vec::new();
+    for (number, path) in journal::numbered_files(spool, "seg")? {
+        let head = read_head(&path)?;
+        let header = match layout::decode_header(&head) {
+            Ok(header) if header.number == number => Some(header),
+            Ok(_) | Err(layout::HeaderError::Damaged) => {
+                tracing::error!(path = %path.display(), "the head of a segment is damaged");
+                None
+            }
+            Err(layout::HeaderError::Version(version)) => {
+                return Err(StoreError::Format(format!(
+                    "{} was written in format {version}; this program reads format {}",
+                    path.display(),
+                    layout::FORMAT_VERSION
+                )));
+            }
+        };
+        files.push(SegmentFile { number, path, header });
+    }
+    Ok(files)
+}
+
+fn read_head(path: &Path) -> Result<Vec<u8>, StoreError> {
+    use std::io::Read;
+    let failed = |error| StoreError::io(format!("reading {}", path.display()), error);
+    let mut head = Vec::new();
+    let limit = u64::try_from(layout::SEGMENT_HEADER_BYTES).unwrap_or(64);
+    File::open(path).map_err(failed)?.take(limit).read_to_end(&mut head).map_err(failed)?;
+    Ok(head)
+}
+
+/// Reads all segments: rebuilds what is live, and applies what lies behind the checkpoint.
+fn replay(
+    shared: &Shared,
+    files: &[SegmentFile],
+    checkpoint: Position,
+) -> Result<Position, StoreError> {
+    let mut end = checkpoint;
+    let mut last_lsn = None;
+    for (at, file) in files.iter().enumerate() {
+        let next = files.get(at.saturating_add(1)..).unwrap_or_default();
+        let until = next.iter().find_map(|file| file.header).map(|header| header.first_lsn);
+        let first = file.header.map(|header| header.first_lsn);
+        let from = first.or(last_lsn).unwrap_or(1);
+        let scanned = replay_segment(shared, file, (from, until), checkpoint.lsn)?;
+        last_lsn = Some(scanned.last_lsn.saturating_add(1));
+        end.lsn = end.lsn.max(scanned.last_lsn);
+    }
+    Ok(end)
+}
+
+/// Reads one segment. `range` is its first LSN and, where known, that of the next segment.
+fn replay_segment(
+    shared: &Shared,
+    file: &SegmentFile,
+    (from, until): (u64, Option<u64>),
+    applied_lsn: u64,
+) -> Result<journal::ScanEnd, StoreError> {
+    let failed = |error| StoreError::io(format!("reading {}", file.path.display()), error);
+    let octets = std::fs::read(&file.path).map_err(failed)?;
+    let opened = File::options().read(true).write(true).open(&file.path).map_err(failed)?;
+    let segment = Segment { number: file.number, file: opened, path: file.path.clone() };
+    shared.core().spool.add(Arc::new(segment), 0);
+    let range = ScanRange { from, until: until.unwrap_or(u64::MAX), order: ScanOrder::Consecutive };
+    let mut replayed: Vec<(u64, Frame)> = Vec::new();
+    let mut replayed_bytes: usize = 0;
+    let end = journal::scan(&octets, shared.seed, range, &mut |found| {
+        match found {
+            Found::Damage(range) => quarantine(shared, file, &octets, range)?,
+            Found::Batch(frames) => {
+                for (offset, frame) in frames {
+                    let Some(entry) = read_entry(file, offset, &frame) else { continue };
+                    fold(shared, file.number, offset, &frame, &entry);
+                    if frame.lsn > applied_lsn && frame.flags & layout::COPY == 0 {
+                        replayed_bytes = replayed_bytes.saturating_add(frame.size);
+                        replayed.push((frame.lsn, log_frame(&frame, entry)));
+                    }
+                }
+                if replayed_bytes > REPLAY_BYTES_MAX {
+                    apply_replayed(shared, &mut replayed)?;
+                    replayed_bytes = 0;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    apply_replayed(shared, &mut replayed)?;
+    if let Some(until) = until
+        && end.last_lsn.saturating_add(1) < until
+    {
+        let missing = until.saturating_sub(end.last_lsn).saturating_sub(1);
+        tracing::error!(path = %file.path.display(), missing, "the end of a segment is damaged");
+        quarantine(shared, file, &octets, end.offset..octets.len())?;
+    }
+    let used = u64::try_from(end.offset).unwrap_or(u64::MAX);
+    shared.core().spool.grown(file.number, used);
+    Ok(end)
+}
+
+fn apply_replayed(shared: &Shared, frames: &mut Vec<(u64, Frame)>) -> Result<(), StoreError> {
+    let borrowed: Vec<(u64, &Frame)> = frames.iter().map(|(lsn, frame)| (*lsn, frame)).collect();
+    shared.archive.apply(&borrowed)?;
+    frames.clear();
+    Ok(())
+}
+
+fn read_entry(file: &SegmentFile, offset: usize, frame: &FrameRef<'_>) -> Option<Entry> {
+    match Entry::read(frame) {
+        Ok(entry) => entry,
+        Err(why) => {
+            tracing::error!(path = %file.path.display(), offset, why, "a frame cannot be read");
+            None
+        }
+    }
+}
+
+/// Folds an entry into what is live.
+fn fold(shared: &Shared, segment: u32, offset: usize, frame: &FrameRef<'_>, entry: &Entry) {
+    let mut core = shared.core();
+    let offset = u64::try_from(offset).unwrap_or(u64::MAX);
+    let place = Place::new(segment, offset, frame.size, entry, frame.payload);
+    core.spool.settle(entry, place);
+    if let Some(ended) = core.live.apply(entry, Durability::Synced) {
+        core.spool.release(Pin::Mail(ended));
+    }
+    core.last_lsn = frame.lsn;
+}
+
+/// The frame as it goes into `log/`.
+fn log_frame(frame: &FrameRef<'_>, entry: Entry) -> Frame {
+    let mut payload = frame.payload.to_vec();
+    if let Entry::Message(_) = entry
+        && let Some((record, _, _)) = layout::decode_message(frame.payload)
+    {
+        payload.truncate(layout::message_record_end(record.len()));
+    }
+    let log_len = payload.len();
+    Frame { entry, flags: 0, key: frame.key.to_vec(), payload, log_len }
+}
+
+/// Keeps a copy of damaged octets and raises an alarm.
+fn quarantine(
+    shared: &Shared,
+    file: &SegmentFile,
+    octets: &[u8],
+    range: std::ops::Range<usize>,
+) -> Result<(), StoreError> {
+    let dir = &shared.paths.quarantine;
+    let path = dir.join(format!("{:08}-{}.bin", file.number, range.start));
+    tracing::error!(
+        segment = %file.path.display(),
+        from = range.start,
+        to = range.end,
+        kept = %path.display(),
+        "the journal is damaged; the octets are kept and the frames behind them are read"
+    );
+    shared.core().damaged_ranges = shared.core().damaged_ranges.saturating_add(1);
+    let kept = octets.get(range).unwrap_or_default();
+    let end = kept.iter().rposition(|octet| *octet != 0).map_or(0, |at| at.saturating_add(1));
+    std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(&path, kept.get(..end).unwrap_or_default()))
+        .map_err(|error| StoreError::io(format!("writing {}", path.display()), error))
+}
+
+/// Removes bodies of mails that are not in the queue: cut short by a crash, or done with.
+fn sweep_bodies(shared: &Shared) -> Result<(), StoreError> {
+    let live: BTreeSet<QueueId> = shared.core().live.queue_ids().collect();
+    for path in journal::list(&shared.paths.big)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let queue_id = name.and_then(QueueId::parse);
+        if !queue_id.is_some_and(|id| live.contains(&id)) {
+            index::remove_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let id: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+    // Where the system does not tell, every start counts as one after a power loss.
+    if id.is_empty() { format!("unknown{:016x}", random_u64()) } else { id }
+}
+
+fn new_uuid() -> StoreUuid {
+    u128::from(random_u64()).wrapping_shl(64).wrapping_add(u128::from(random_u64())).to_be_bytes()
+}
+
+/// A number that differs from start to start; nothing secret hangs on it.
+fn random_u64() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+const STATE_MAGIC: &[u8; 8] = b"RBNDSTA\n";
+/// Octets that are replayed at once.
+const REPLAY_BYTES_MAX: usize = 8 << 20;
