@@ -1,19 +1,25 @@
-//! Rebound
+#![doc = include_str!("README.md")]
+
+// In the order in which a mail meets them, then what all of them share.
 pub mod bounce;
 pub mod capture;
-pub mod cli;
-pub mod clock;
-pub mod config;
 pub mod http;
 pub mod inbound;
-pub mod mail;
-pub mod maillog;
-pub mod metrics;
-pub mod net;
 pub mod queue;
 pub mod relay;
-pub mod secret;
 pub mod smtp;
 pub mod store;
 pub mod submission;
 pub mod view;
+
+pub mod clock;
+pub mod config;
+pub mod mail;
+pub mod maillog;
+pub mod metrics;
+pub mod net;
+pub mod secret;
+
+pub mod cli;
+pub mod daemon;
+pub mod dev;

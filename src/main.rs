@@ -1,12 +1,11 @@
 //! The program: arguments to a command, and its exit code.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use rebound::cli::{self, exit};
-use rebound::daemon;
+use rebound::daemon::{self, Mode, Start};
 
 /// An SMTP submission relay that knows what bounced.
 #[derive(Parser)]
@@ -47,16 +46,12 @@ enum Command {
     },
     /// Send a test mail and show what becomes of each recipient.
     SendTest(cli::send_test::Arguments),
-    /// Read mails and say whether they are bounces, and of what.
-    Parse(cli::parse::Arguments),
-    /// Classify an SMTP reply.
-    Classify(cli::classify::Arguments),
 }
 
 #[derive(Args)]
 struct ConfigArguments {
     /// The configuration file; without one the defaults hold.
-    #[arg(long, value_name = "FILE", env = "REBOUND_CONFIG")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -90,4 +85,32 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(run(arguments.command))
+}
+
+fn run(command: Command) -> u8 {
+    match command {
+        Command::Serve(config) => serve(config.config, Mode::Serve),
+        Command::Dev { data_dir, config } => serve(config.config, Mode::Dev(data_dir)),
+        Command::Config { command: ConfigCommand::Check(config) } => {
+            cli::config::check(config.config.as_deref(), &variable)
+        }
+        Command::Config { command: ConfigCommand::Show { all, config } } => {
+            cli::config::show(config.config.as_deref(), all, &variable)
+        }
+        Command::Account { command: AccountCommand::Hash } => cli::account::hash(),
+        Command::Token { command, config } => {
+            cli::token::run(command, config.config.as_deref(), &variable)
+        }
+        Command::SendTest(arguments) => cli::send_test::run(&arguments, &variable),
+    }
+}
+
+fn serve(config_file: Option<PathBuf>, mode: Mode) -> u8 {
+    daemon::run(&Start { config_file, mode, environment: &variable })
+}
+
+/// Settings come from the environment through here and nowhere else.
+#[expect(clippy::disallowed_methods, reason = "this is what hands the environment to config")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

@@ -9,7 +9,8 @@ use crate::config::{Environment, Source, load};
 pub fn check(file: Option<&Path>, environment: Environment<'_>) -> u8 {
     match load(file, environment) {
         Ok(loaded) => {
-            let name = loaded.file.map_or_else(|| "defaults".to_owned(), |f| f.display().to_string());
+            let name =
+                loaded.file.map_or_else(|| "defaults".to_owned(), |f| f.display().to_string());
             say(format!("{name}: good"));
             exit::OK
         }

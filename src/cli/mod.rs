@@ -6,8 +6,8 @@ use std::io::Write;
 
 pub mod account;
 pub mod config;
-pub mod token;
 pub mod send_test;
+pub mod token;
 
 /// Exit codes, as `sysexits.h` has them.
 pub mod exit {

@@ -27,28 +27,37 @@ mod report;
 mod simulator;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
 
 pub use simulator::{Options, simulator};
 
-/// What `rebound dev` sets where the operator's file sets nothing; the relay is added by the
-/// caller, who knows where the simulator listens.
-pub const DEFAULTS: &str = "\
-[return_path]
-domain = \"bounces.sim.test\"
-
-[simulator]
-enabled = true
-";
+/// What `rebound dev` sets below the operator's file: the simulator as next hop, a bounce domain
+/// of its own, and retries that a person can wait for.
+pub fn defaults(data_dir: &Path, simulator: SocketAddr) -> toml::Table {
+    let text = |text: &str| toml::Value::String(text.to_owned());
+    let section = |entries: &[(&str, toml::Value)]| {
+        let entries = entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        toml::Value::Table(entries.collect())
+    };
+    let retry_after = ["5s", "10s", "30s", "1m"].map(text).to_vec();
+    let sections = [
+        ("data_dir", text(&data_dir.to_string_lossy())),
+        ("relay", section(&[("host", text(&simulator.to_string())), ("tls", text("none"))])),
+        ("queue", section(&[("retry_after", toml::Value::Array(retry_after))])),
+        ("return_path", section(&[("domain", text("bounces.sim.test"))])),
+        ("simulator", section(&[("enabled", toml::Value::Boolean(true))])),
+    ];
+    sections.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
 
 /// A new directory for the data of one `rebound dev`, readable by its owner alone.
 pub fn temporary_data_dir() -> io::Result<PathBuf> {
     let unique: u64 = crate::secret::random_u64();
     let dir = std::env::temp_dir().join(format!("rebound-dev-{unique:016x}"));
     let mut builder = std::fs::DirBuilder::new();
-    #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(&dir)?;
     Ok(dir)
@@ -84,6 +93,6 @@ pub fn hints(settings: &Settings) -> String {
     )
 }
 
-fn first(listen: &[std::net::SocketAddr]) -> String {
+fn first(listen: &[SocketAddr]) -> String {
     listen.first().map_or_else(|| "off".to_owned(), ToString::to_string)
 }

@@ -84,11 +84,9 @@ impl Runner {
             self.look_through_held(now, room);
             return;
         }
-        let due = self.context.store.due(now, self.busy().saturating_add(room));
+        let due = self.context.store.due(now, room, &|queue_id| self.is_busy(queue_id));
         for queue_id in due {
-            if self.room() > 0 && !self.is_busy(queue_id) {
-                self.start(queue_id);
-            }
+            self.start(queue_id);
         }
     }
 
@@ -142,9 +140,9 @@ impl Runner {
             now.since(mail.received_at) >= lifetime
                 || mail.recipients.iter().any(|recipient| recipient.notice_owed)
         };
-        let due = store.due(now, HELD_SEEN_MAX).into_iter();
+        let due = store.due(now, HELD_SEEN_MAX, &|queue_id| self.is_busy(queue_id)).into_iter();
         let worth: Vec<QueueId> = due
-            .filter(|id| !self.is_busy(*id) && store.live(*id).is_some_and(|mail| has_work(&mail)))
+            .filter(|id| store.live(*id).is_some_and(|mail| has_work(&mail)))
             .take(room)
             .collect();
         for queue_id in worth {
@@ -160,24 +158,14 @@ impl Runner {
         if self.room() == 0 || self.context.relay.route().is_none() {
             return PAUSE_MAX;
         }
-        let store = &self.context.store;
         let now = self.context.clock.now();
-        let soonest = store.due(Timestamp::from_millis(u64::MAX), self.busy().saturating_add(1));
-        let next = soonest.into_iter().find(|queue_id| !self.is_busy(*queue_id));
-        match next.and_then(|queue_id| store.live(queue_id)) {
-            Some(mail) => due_at(&mail).map_or(PAUSE_MIN, |at| at.since(now)),
-            None => PAUSE_MAX,
-        }
-        .clamp(PAUSE_MIN, PAUSE_MAX)
+        let next = self.context.store.next_due(&|queue_id| self.is_busy(queue_id));
+        next.map_or(PAUSE_MAX, |at| at.since(now)).clamp(PAUSE_MIN, PAUSE_MAX)
     }
 
     fn room(&self) -> usize {
         let max = self.context.settings.queue.attempts_max_concurrent.max(1);
         max.saturating_sub(self.active.len())
-    }
-
-    fn busy(&self) -> usize {
-        self.active.len().saturating_add(self.parked.len())
     }
 
     fn is_busy(&self, queue_id: QueueId) -> bool {
@@ -196,12 +184,6 @@ impl Runner {
         self.jobs.shutdown().await;
         self.context.relay.close().await;
     }
-}
-
-/// When a mail is due: at once where a notice is owed.
-fn due_at(mail: &LiveMessage) -> Option<Timestamp> {
-    let waiting = mail.recipients.iter().filter(|recipient| !recipient.state.has_left_queue());
-    waiting.map(|recipient| recipient.next_attempt).min()
 }
 
 /// How long a mail rests after a run that could not be written down.

@@ -19,7 +19,7 @@ pub(crate) mod testing;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
@@ -85,7 +85,8 @@ pub enum OutcomeResult {
 /// The way to the smarthost; clones share its connections.
 #[derive(Clone)]
 pub struct Relay {
-    inner: Arc<Inner>,
+    /// Replaced as a whole at a reload; a delivery under way keeps the one it began with.
+    current: Arc<RwLock<Arc<Inner>>>,
 }
 
 struct Inner {
@@ -113,22 +114,23 @@ impl Relay {
     /// # Errors
     /// When the trusted certificates cannot be read.
     pub fn new(settings: &config::Relay, hostname: &str) -> Result<Self, TlsError> {
-        let idle_limit = Duration::from_secs(settings.connection_idle_secs);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                route: Route::of(settings),
-                settings: settings.clone(),
-                hostname: hostname.to_owned(),
-                tls: TlsClients::of(settings)?,
-                pool: Pool::new(idle_limit),
-                conversations: Semaphore::new(settings.connections_max.max(1)),
-            }),
-        })
+        let inner = Arc::new(Inner::new(settings, hostname)?);
+        Ok(Self { current: Arc::new(RwLock::new(inner)) })
+    }
+
+    /// From the next delivery on, these settings hold.
+    ///
+    /// # Errors
+    /// When the trusted certificates cannot be read; then nothing changes.
+    pub fn reload(&self, settings: &config::Relay, hostname: &str) -> Result<(), TlsError> {
+        let inner = Arc::new(Inner::new(settings, hostname)?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = inner;
+        Ok(())
     }
 
     /// The next hop; `None` when none is configured.
-    pub fn route(&self) -> Option<&Route> {
-        self.inner.route.as_ref()
+    pub fn route(&self) -> Option<Route> {
+        self.inner().route.clone()
     }
 
     /// Tries to hand a mail over. There is exactly one outcome for each recipient, in their order.
@@ -140,7 +142,7 @@ impl Relay {
         delivery: &Delivery,
         mut body: B,
     ) -> Vec<Outcome> {
-        let inner = &*self.inner;
+        let inner = &*self.inner();
         let Some(route) = &inner.route else {
             return all(delivery, &Failure::no_route());
         };
@@ -168,11 +170,27 @@ impl Relay {
 
     /// Takes leave of the next hop on all idle connections.
     pub async fn close(&self) {
-        self.inner.pool.close().await;
+        self.inner().pool.close().await;
+    }
+
+    fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Inner {
+    fn new(settings: &config::Relay, hostname: &str) -> Result<Self, TlsError> {
+        let idle_limit = Duration::from_secs(settings.connection_idle_secs);
+        Ok(Self {
+            route: Route::of(settings),
+            settings: settings.clone(),
+            hostname: hostname.to_owned(),
+            tls: TlsClients::of(settings)?,
+            pool: Pool::new(idle_limit),
+            conversations: Semaphore::new(settings.connections_max.max(1)),
+        })
+    }
+
     fn target<'a>(&'a self, route: &'a Route) -> Target<'a> {
         Target { route, settings: &self.settings, hostname: &self.hostname, tls: &self.tls }
     }

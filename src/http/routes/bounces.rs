@@ -58,9 +58,8 @@ async fn of_message_id(state: &HttpState, id: &str) -> Result<Response, ApiError
 async fn of_queue_id(state: &HttpState, id: &str) -> Result<Response, ApiError> {
     let id = queue_id("queueId", id)?;
     let closing = closing(state);
-    let found = look_up(state, move |store| {
-        Ok(view::submission(&by_queue_id(store, id)?, closing))
-    });
+    let found =
+        look_up(state, move |store| Ok(view::submission(&by_queue_id(store, id)?, closing)));
     Ok(answer(found.await?))
 }
 

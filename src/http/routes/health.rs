@@ -26,7 +26,8 @@ pub(super) async fn health(
             Err(StoreError::DiskFull) => "full",
             Err(_) => "failing",
         };
-        let is_stuck = store.next_due().is_some_and(|due| now.since(due) > STUCK_AFTER);
+        let is_stuck =
+            store.next_due(&|_queue_id| false).is_some_and(|due| now.since(due) > STUCK_AFTER);
         Ok((writable, if is_stuck { "stuck" } else { "ok" }))
     })
     .await?;

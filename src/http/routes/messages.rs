@@ -102,7 +102,9 @@ fn look(store: &Store, id: &str, closing: Closing) -> Result<Timeline, ApiError>
     let records = match by_queue_id {
         Some(Ok(record)) => vec![record],
         // A Message-ID can look like a queue id.
-        Some(Err(error)) => message_id(id).and_then(|id| by_message_id(store, &id)).or(Err(error))?,
+        Some(Err(error)) => {
+            message_id(id).and_then(|id| by_message_id(store, &id)).or(Err(error))?
+        }
         None => by_message_id(store, &message_id(id)?)?,
     };
     let (newest, others) = records.split_first().ok_or(ApiError::Internal("no submission"))?;

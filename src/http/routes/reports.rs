@@ -5,9 +5,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{
-    ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up, not_found, queue_id,
-};
+use super::{ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up, not_found, queue_id};
 use crate::bounce;
 use crate::http::query::Query;
 use crate::store::record::ReportId;

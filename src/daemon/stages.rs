@@ -1,0 +1,350 @@
+//! The stages: bound before anything starts, started together, ended together.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{DaemonError, reload};
+use crate::bounce::Rules;
+use crate::capture::{self, Capture, Forward};
+use crate::clock::Clock;
+use crate::config::{ConfigError, ForwardTo, Loaded, Settings};
+use crate::http::{self, HttpState};
+use crate::mail::Address;
+use crate::metrics::Metrics;
+use crate::net::listener::{BindError, Sockets};
+use crate::net::shutdown::Shutdown;
+use crate::net::tls::ServerTls;
+use crate::queue;
+use crate::relay::Relay;
+use crate::secret::KeyRing;
+use crate::store::{self, Store};
+use crate::{dev, inbound, submission};
+
+/// Every socket, bound; a port that is taken stops the start before anything else begins.
+pub(super) struct Bound {
+    submission: submission::Listeners,
+    inbound: inbound::Listeners,
+    http: Vec<TcpListener>,
+    simulator: Option<(TcpListener, SocketAddr)>,
+}
+
+/// What runs.
+pub(super) struct Stages {
+    tasks: JoinSet<&'static str>,
+    store: Store,
+    capture: Capture,
+    settings: watch::Sender<Arc<Settings>>,
+    tls: Option<Arc<ServerTls>>,
+    relay: Relay,
+}
+
+/// What the stages share while they are started.
+struct Parts {
+    settings: Arc<Settings>,
+    changes: watch::Receiver<Arc<Settings>>,
+    clock: Clock,
+    metrics: Metrics,
+    keys: Arc<KeyRing>,
+    store: Store,
+    capture: Capture,
+    tls: Option<Arc<ServerTls>>,
+    relay: Relay,
+    stop: Shutdown,
+}
+
+/// A listener for the simulator, on a free port of loopback.
+pub(super) async fn bind_simulator() -> Result<(TcpListener, SocketAddr), DaemonError> {
+    let bind = async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bind.await.map_err(|error| DaemonError::System("bind the simulator", error))
+}
+
+impl Bound {
+    /// Binds what the settings name, or takes it over from systemd.
+    pub(super) fn new(
+        loaded: &Loaded,
+        simulator: Option<(TcpListener, SocketAddr)>,
+    ) -> Result<Self, DaemonError> {
+        let mut sockets = Sockets::from_env();
+        let settings = &loaded.settings;
+        let mut tcp = |key: &str, addresses: &[SocketAddr]| {
+            let bound = addresses.iter().map(|address| sockets.tcp(*address));
+            bound.collect::<Result<Vec<_>, _>>().map_err(|error| not_bound(loaded, key, error))
+        };
+        let submission = submission::Listeners {
+            plain: tcp("submission.listen", &settings.submission.listen)?,
+            tls: tcp("submission.tls_listen", &settings.submission.tls_listen)?,
+        };
+        let smtp = tcp("inbound.listen", &settings.inbound.listen)?;
+        let http = tcp("http.listen", &settings.http.listen)?;
+        let lmtp = given(&settings.inbound.lmtp_socket)
+            .map(|path| sockets.unix(path))
+            .transpose()
+            .map_err(|error| not_bound(loaded, "inbound.lmtp_socket", error))?;
+        for address in sockets.unused() {
+            tracing::warn!(address, "no setting names this socket that systemd handed over");
+        }
+        Ok(Self { submission, inbound: inbound::Listeners { smtp, lmtp }, http, simulator })
+    }
+}
+
+impl Stages {
+    /// Opens the store and starts everything.
+    pub(super) async fn start(
+        loaded: &Loaded,
+        bound: Bound,
+        is_dev: bool,
+        stop: Shutdown,
+    ) -> Result<Self, DaemonError> {
+        let (sender, changes) = watch::channel(Arc::new(loaded.settings.clone()));
+        let parts = Parts::new(loaded, changes, stop).await?;
+        let mut stages = Self {
+            tasks: JoinSet::new(),
+            store: parts.store.clone(),
+            capture: parts.capture.clone(),
+            settings: sender,
+            tls: parts.tls.clone(),
+            relay: parts.relay.clone(),
+        };
+        let Bound { submission, inbound, http, simulator } = bound;
+        if let (Some((listener, _)), Some(inbound)) =
+            (simulator, loaded.settings.inbound.listen.first())
+        {
+            let options = dev::Options {
+                domain: loaded.settings.simulator.domain.clone(),
+                inbound: *inbound,
+                clock: parts.clock.clone(),
+            };
+            stages.spawn("simulator", dev::simulator(listener, options, parts.stop.requested()));
+        }
+        stages.spawn("submission", parts.submission(submission));
+        stages.spawn("inbound", parts.inbound(inbound));
+        stages.spawn("capture", parts.captures());
+        stages.spawn("queue", parts.queue());
+        stages.spawn("http", parts.http(http, is_dev));
+        stages.spawn("housekeeping", parts.housekeeping());
+        Ok(stages)
+    }
+
+    /// The name of a stage that has ended though nobody had asked it to.
+    ///
+    /// A stage that panics ends as well: the process exits and the service manager restarts it.
+    pub(super) async fn one_ended(&mut self) -> &'static str {
+        match self.tasks.join_next().await {
+            Some(Ok(name)) => name,
+            Some(Err(error)) => {
+                tracing::error!(%error, "a stage has failed");
+                "failed"
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes over what may change while the daemon runs; the rest waits for a restart.
+    pub(super) fn reload(&self, loaded: Result<Loaded, ConfigError>) {
+        reload::apply(loaded, &self.settings, self.tls.as_deref(), &self.relay, &self.capture);
+    }
+
+    /// Waits for the stages within the limit, then closes the store.
+    pub(super) async fn finish(mut self, limit: Duration) {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(limit, all).await.is_err() {
+            tracing::warn!("a stage did not end in time and is dropped");
+            self.tasks.shutdown().await;
+        }
+        self.store.close().await;
+    }
+
+    fn spawn<F>(&mut self, name: &'static str, stage: F)
+    where
+        F: Future + Send + 'static,
+    {
+        self.tasks.spawn(async move {
+            stage.await;
+            name
+        });
+    }
+}
+
+impl Parts {
+    async fn new(
+        loaded: &Loaded,
+        changes: watch::Receiver<Arc<Settings>>,
+        stop: Shutdown,
+    ) -> Result<Self, DaemonError> {
+        let settings = changes.borrow().clone();
+        let clock = Clock::system();
+        let metrics = Metrics::new();
+        let wrong = |key: &str| {
+            let doing = format!("{}: `{key}`", loaded.source(key));
+            move |source: Box<dyn std::error::Error + Send + Sync>| DaemonError::Config {
+                doing,
+                source,
+            }
+        };
+        let keys = KeyRing::load_or_create(&settings.return_path.key_file, clock.now())
+            .map_err(|error| wrong("return_path.key_file")(error.into()))?;
+        let keys = Arc::new(keys);
+        let rules = rules(&settings).map_err(wrong("bounces.rules_file"))?;
+        let tls = match settings.tls.certificates.as_slice() {
+            [] => None,
+            certificates => Some(Arc::new(
+                ServerTls::load(certificates)
+                    .map_err(|error| wrong("tls.certificates")(error.into()))?,
+            )),
+        };
+        if tls.is_none() && !settings.submission.tls_listen.is_empty() {
+            let text = "needs a certificate; give tls.certificates";
+            return Err(wrong("submission.tls_listen")(text.into()));
+        }
+        let relay = Relay::new(&settings.relay, &settings.hostname)
+            .map_err(|error| wrong("relay.tls_ca_file")(error.into()))?;
+        let store =
+            open_store(&settings, &clock).await.map_err(|error| wrong("data_dir")(error.into()))?;
+        let options = capture_options(&settings);
+        let capture = Capture::new(
+            store.clone(),
+            rules,
+            Arc::clone(&keys),
+            clock.clone(),
+            metrics.clone(),
+            options,
+        );
+        Ok(Self { settings, changes, clock, metrics, keys, store, capture, tls, relay, stop })
+    }
+
+    fn submission(&self, listeners: submission::Listeners) -> impl Future + Send + use<> {
+        let door =
+            submission::Door::new(self.store.clone(), self.clock.clone(), self.metrics.clone());
+        let context = submission::Context {
+            settings: self.changes.clone(),
+            door,
+            verifier: submission::Verifier::new(),
+            tls: self.tls.clone(),
+        };
+        submission::run(listeners, context, self.stop.clone())
+    }
+
+    fn inbound(&self, listeners: inbound::Listeners) -> impl Future + Send + use<> {
+        let shared = inbound::Shared {
+            store: self.store.clone(),
+            keys: Arc::clone(&self.keys),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            caps: Arc::default(),
+            memory: inbound::caps::Memory::default(),
+        };
+        let context =
+            inbound::Context { settings: self.changes.clone(), shared, tls: self.tls.clone() };
+        inbound::run(listeners, context, self.stop.clone())
+    }
+
+    fn captures(&self) -> impl Future + Send + use<> {
+        let capture = self.capture.clone();
+        let capture = move |id| capture.report(id).map(drop);
+        inbound::capture_each(self.store.clone(), self.clock.clone(), capture, self.stop.clone())
+    }
+
+    fn queue(&self) -> impl Future + Send + use<> {
+        let context = queue::Context {
+            settings: Arc::clone(&self.settings),
+            clock: self.clock.clone(),
+            store: self.store.clone(),
+            capture: self.capture.clone(),
+            keys: Arc::clone(&self.keys),
+            relay: self.relay.clone(),
+            metrics: self.metrics.clone(),
+        };
+        queue::run(context, self.stop.requested())
+    }
+
+    fn http(&self, listeners: Vec<TcpListener>, is_dev: bool) -> impl Future + Send + use<> {
+        let policy = match is_dev {
+            true => http::auth::Policy::AnyToken,
+            false => http::auth::Policy::Tokens,
+        };
+        let tokens = http::auth::TokenFile::configured(&self.settings);
+        let state = HttpState::new(http::Parts {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            auth: http::auth::Auth::new(tokens, policy),
+            bounce_window: self.settings.bounces.window.duration(),
+        });
+        let limits = http::Limits {
+            connections_max: self.settings.http.connections_max,
+            header_timeout: Duration::from_secs(self.settings.http.header_timeout_secs),
+        };
+        http::run(listeners, state, limits, self.stop.requested())
+    }
+
+    /// Drops what is older than it is kept, once an hour.
+    fn housekeeping(&self) -> impl Future + Send + use<> {
+        let (store, stop) = (self.store.clone(), self.stop.clone());
+        async move {
+            loop {
+                let store = store.clone();
+                match tokio::task::spawn_blocking(move || store.prune()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!(%error, "cannot drop what is too old"),
+                    Err(error) => tracing::error!(%error, "dropping what is too old has failed"),
+                }
+                tokio::select! {
+                    () = stop.requested() => return,
+                    () = tokio::time::sleep(PRUNE_INTERVAL) => {}
+                }
+            }
+        }
+    }
+}
+
+/// The rules of the settings' file, or the compiled-in ones.
+pub(super) fn rules(
+    settings: &Settings,
+) -> Result<Rules, Box<dyn std::error::Error + Send + Sync>> {
+    match given(&settings.bounces.rules_file) {
+        Some(path) => Ok(Rules::parse(&std::fs::read_to_string(path)?)?),
+        None => Ok(Rules::compiled_in()),
+    }
+}
+
+async fn open_store(settings: &Settings, clock: &Clock) -> Result<Store, store::StoreError> {
+    let options =
+        store::Options { dir: settings.data_dir.clone(), keep: settings.retention.keep.duration() };
+    let clock = clock.clone();
+    // Recovery reads the whole journal; a panic there is a defect and is passed on as one.
+    match tokio::task::spawn_blocking(move || Store::open(&options, clock)).await {
+        Ok(opened) => opened,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn capture_options(settings: &Settings) -> capture::Options {
+    let forward_to = match &settings.return_path.forward_to {
+        ForwardTo::Original => Forward::Original,
+        ForwardTo::None => Forward::Nowhere,
+        ForwardTo::Address(address) => Forward::To(address.clone()),
+    };
+    capture::Options { forward_to, postmaster: Address::parse(&settings.postmaster).ok() }
+}
+
+fn not_bound(loaded: &Loaded, key: &str, error: BindError) -> DaemonError {
+    DaemonError::Config { doing: format!("{}: `{key}`", loaded.source(key)), source: error.into() }
+}
+
+/// A path that is set.
+fn given(path: &Path) -> Option<&Path> {
+    Some(path).filter(|path| !path.as_os_str().is_empty())
+}
+
+/// How often what is too old is dropped.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
