@@ -7,10 +7,12 @@ use std::sync::{Arc, PoisonError};
 
 use super::StoreError;
 use super::body;
+use super::entry::Entry;
 use super::journal::{self, Segment};
 use super::layout::{self, SegmentHeader};
 use super::shared::{Done, Health, Position, Shared, Source, Stop, Work, repeated};
 use super::spool::{BodyPlace, Pin, Place};
+use crate::clock::Stopwatch;
 use crate::mail::QueueId;
 
 /// The end of the journal.
@@ -40,8 +42,15 @@ impl Committer {
     /// Writes until the store stops.
     pub(super) fn run(mut self, shared: &Arc<Shared>) {
         while let Some(group) = next_group(shared) {
+            let watch = Stopwatch::start();
             match self.write(shared, &group) {
-                Ok(written) => settle(shared, group, written),
+                Ok(written) => {
+                    if let Some(metrics) = shared.metrics.get() {
+                        let batches = u64_of(group.len());
+                        metrics.store_synced(batches, watch.elapsed().as_secs_f64());
+                    }
+                    settle(shared, group, written);
+                }
                 Err(error) => {
                     // Whether the last write reached the disk is unknown, and a second fdatasync
                     // would not tell. The segment is sealed in front of it: the next one starts
@@ -175,10 +184,10 @@ fn settle(shared: &Shared, group: Vec<Work>, written: Written) {
         for (mut frame, (lsn, place)) in work.frames.into_iter().zip(places) {
             core.spool.settle(&frame.entry, place);
             match &frame.entry {
-                super::entry::Entry::Message(message) if work.source != Source::Copy => {
+                Entry::Message(message) if work.source != Source::Copy => {
                     core.live.synced(message.queue_id);
                 }
-                super::entry::Entry::Report(report) if work.source != Source::Copy => {
+                Entry::Report(report) if work.source != Source::Copy => {
                     core.live.report_synced(report.id);
                     reports = true;
                 }
@@ -207,6 +216,7 @@ fn settle(shared: &Shared, group: Vec<Work>, written: Written) {
         ticket.send(Ok(())).unwrap_or_default();
     }
     shared.queue_changed.notify_one();
+    shared.changes.send_modify(|count| *count = count.wrapping_add(1));
     if reports {
         shared.report_arrived.notify_one();
     }
@@ -219,6 +229,9 @@ fn settle(shared: &Shared, group: Vec<Work>, written: Written) {
 /// stays true and is written when the disk takes it.
 fn fail(shared: &Shared, group: Vec<Work>, error: &StoreError) {
     tracing::error!(%error, batches = group.len(), "the journal could not be written");
+    if let Some(metrics) = shared.metrics.get() {
+        metrics.store_failed();
+    }
     let mut core = shared.core();
     core.write_failures = core.write_failures.saturating_add(1);
     core.health = Health::Failing;
@@ -233,7 +246,7 @@ fn fail(shared: &Shared, group: Vec<Work>, error: &StoreError) {
             Source::Intake => {
                 for frame in &work.frames {
                     core.pending.remove(&frame.entry);
-                    if let super::entry::Entry::Message(message) = &frame.entry {
+                    if let Entry::Message(message) = &frame.entry {
                         core.live.remove(message.queue_id);
                         removed.push(message.queue_id);
                     }

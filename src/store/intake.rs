@@ -7,11 +7,10 @@ use tokio::sync::oneshot;
 use super::StoreError;
 use super::body::{Body, BodyOctets, FileGuard};
 use super::entry::{Entry, Frame};
-use super::layout;
 use super::live::Durability;
 use super::record::{Batch, Bounce, ReportReceived, Submission};
 use super::shared::{Shared, Source, Work};
-use crate::mail::{QueueId, header};
+use crate::mail::QueueId;
 
 type Receipt = oneshot::Receiver<Result<(), StoreError>>;
 
@@ -73,6 +72,7 @@ impl Shared {
             drop(core);
             self.work_ready.notify_one();
             self.queue_changed.notify_one();
+            self.changes.send_modify(|count| *count = count.wrapping_add(1));
             return Ok(receiver);
         }
         Err(StoreError::Busy)
@@ -116,13 +116,6 @@ impl Shared {
     }
 }
 
-/// blake3 of a mail without its trace fields (RFC 5321 §4.4) and those local delivery adds.
-pub(super) fn report_digest(mail: &[u8]) -> [u8; 16] {
-    let (head, body) = header::split(mail);
-    let kept = header::without(head, |field| TRACE_FIELDS.iter().any(|name| field.is(name)));
-    layout::hash16(&[kept.as_slice(), body])
-}
-
 fn frame_of(entry: Entry, body: Option<&[u8]>) -> Result<Frame, StoreError> {
     entry.into_frame(body).map_err(StoreError::Format)
 }
@@ -133,6 +126,5 @@ fn distinct(bounces: Vec<Bounce>) -> Vec<Bounce> {
     bounces.into_iter().filter(|bounce| seen.insert((bounce.queue_id, bounce.key))).collect()
 }
 
-const TRACE_FIELDS: [&str; 4] = ["Received", "Return-Path", "Delivered-To", "X-Original-To"];
 /// How often a batch looks again for bounces that came in while it looked.
 const KNOWN_BOUNCE_ROUNDS_MAX: u32 = 64;

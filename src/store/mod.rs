@@ -8,6 +8,7 @@ mod applier;
 mod archive;
 mod body;
 mod committer;
+mod digest;
 mod disk;
 mod entry;
 mod index;
@@ -33,6 +34,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
 
 pub use self::body::{Body, BodyWriter};
+pub use self::digest::report_digest;
 use self::record::{
     Attempt, Batch, Bounce, BounceId, ReportCaptured, ReportId, ReportReceived, Submission,
 };
@@ -41,6 +43,7 @@ use self::spool::Pin;
 use self::state::State;
 use crate::clock::Clock;
 use crate::mail::{Address, MessageId, QueueId, ReversePath, Timestamp};
+use crate::metrics::Metrics;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -275,15 +278,13 @@ impl Store {
     }
 
     /// Mails with a recipient that is due, or for which a notice is owed; oldest due first.
-    /// Those that `skip` picks are passed over: it runs under the store's lock and must not call
-    /// the store.
-    pub fn due(&self, now: Timestamp, max: usize, skip: &dyn Fn(QueueId) -> bool) -> Vec<QueueId> {
-        self.shared.core().live.due(now, max, skip)
+    pub fn due(&self, now: Timestamp, max: usize) -> Vec<QueueId> {
+        self.shared.core().live.due(now, max)
     }
 
-    /// When the next mail is due that `skip` does not pick.
-    pub fn next_due(&self, skip: &dyn Fn(QueueId) -> bool) -> Option<Timestamp> {
-        self.shared.core().live.next_due(skip)
+    /// When the next mail is due.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.shared.core().live.next_due()
     }
 
     /// Mails in the queue.
@@ -298,7 +299,7 @@ impl Store {
 
     /// Changes whenever something was written; for those who wait for news.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        todo!()
+        self.shared.changes.subscribe()
     }
 
     /// Reports that have arrived and are not captured, oldest first.
@@ -381,16 +382,15 @@ impl Store {
         self.shared.prune()
     }
 
+    /// Has writes counted; without it they are not.
+    pub fn count_in(&self, metrics: Metrics) {
+        self.shared.metrics.get_or_init(|| metrics);
+    }
+
     /// How the store is doing; cheap.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
-}
-
-/// The digest by which a report is known when it comes again: blake3 of the mail without the
-/// fields that each delivery adds in front.
-pub fn report_digest(mail: &[u8]) -> [u8; 16] {
-    intake::report_digest(mail)
 }
 
 impl Ticket {

@@ -5,10 +5,10 @@ use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::archive::Archive;
 use super::disk::Disk;
@@ -103,6 +103,8 @@ pub(super) fn open(
         backlog_ready: Condvar::new(),
         queue_changed: Notify::new(),
         report_arrived: Notify::new(),
+        changes: watch::Sender::new(0),
+        metrics: OnceLock::new(),
         next_unique: AtomicU64::new(random_u64()),
         _lock: lock,
         paths,

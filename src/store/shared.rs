@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::StoreError;
 use super::archive::Archive;
@@ -18,6 +18,7 @@ use super::pending::Pending;
 use super::spool::Spool;
 use crate::clock::Clock;
 use crate::mail::QueueId;
+use crate::metrics::Metrics;
 
 /// The store behind its handles.
 pub(super) struct Shared {
@@ -37,6 +38,9 @@ pub(super) struct Shared {
     pub(super) backlog_ready: Condvar,
     pub(super) queue_changed: Notify,
     pub(super) report_arrived: Notify,
+    /// Counts what was written.
+    pub(super) changes: watch::Sender<u64>,
+    pub(super) metrics: OnceLock<Metrics>,
     pub(super) next_unique: AtomicU64,
     /// Held as long as the store is open.
     pub(super) _lock: std::fs::File,
