@@ -274,8 +274,8 @@ mod tests {
             let mut input = Vec::new();
             for _ in 0..numbers.below(12) {
                 // The last two are rarer, or most bodies would end at once.
-                let at = numbers.below(if numbers.below(4) == 0 { 12 } else { 10 });
-                input.extend_from_slice(pieces[at]);
+                let kinds = if numbers.below(4) == 0 { 12 } else { 10 };
+                input.extend_from_slice(pieces[numbers.below(kinds)]);
             }
             let largest = 1 + numbers.below(40);
             let want = model(&input);
