@@ -8,4 +8,4 @@ mod work;
 
 pub use server::{Context, Listeners, run};
 pub use session::{Session, Shared};
-pub use work::capture_each;
+pub use work::capture_loop;

@@ -305,3 +305,180 @@ const MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Commands that bring no report nearer, in a row.
 const IDLE_COMMANDS_MAX: u32 = 100;
 const NO_ROOM: EnhancedStatus = EnhancedStatus::new(4, 3, 1);
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
+
+    use super::*;
+    use crate::mail::{QueueId, ReturnToken, Timestamp};
+    use crate::secret;
+    use crate::store;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_665_576_640_980);
+    const REPORT: &str = "From: <>\r\nSubject: failed\r\n\r\nbody";
+
+    struct Stage {
+        dir: PathBuf,
+        shared: Shared,
+        settings: Settings,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let dir =
+                std::env::temp_dir().join(format!("rebound-in-{:016x}", secret::random_u64()));
+            let keep = Duration::from_secs(3600 * 24 * 90);
+            let options = store::Options { dir: dir.clone(), keep };
+            let clock = Clock::manual(NOW);
+            let shared = Shared {
+                store: Store::open(&options, clock.clone()).unwrap(),
+                keys: Arc::new(KeyRing::from_secret([7; 32])),
+                clock,
+                metrics: Metrics::new(),
+                caps: Arc::default(),
+                memory: Memory::default(),
+            };
+            let mut settings = crate::config::defaults();
+            settings.hostname = "relay.example.com".to_owned();
+            settings.return_path.domain = "bounces.example.com".to_owned();
+            settings.inbound.addresses = vec![Address::parse("bounces@example.com").unwrap()];
+            Self { dir, shared, settings }
+        }
+
+        fn token(&self, recipient: u16) -> ReturnToken {
+            self.shared.keys.token(QueueId::new(NOW, 5), recipient)
+        }
+
+        fn address(&self, recipient: u16) -> String {
+            format!("b+{}@bounces.example.com", self.token(recipient))
+        }
+
+        /// Everything that the server says to `input`, sent at once.
+        async fn talk(&self, protocol: Protocol, input: &str) -> String {
+            let settings = Arc::new(self.settings.clone());
+            let peer = Peer { address: Some("192.0.2.25".parse().unwrap()) };
+            let mut session = Session::new(settings, self.shared.clone(), peer.clone(), protocol);
+            let options = Arc::new(session.options());
+            let (client, server) = duplex(64 * 1024);
+            let never = std::future::pending();
+            let serve = crate::smtp::serve(server, peer, None, options, None, &mut session, never);
+            let (mut read, mut write) = split(client);
+            let talk = async {
+                write.write_all(input.as_bytes()).await.unwrap();
+                let mut said = String::new();
+                read.read_to_string(&mut said).await.unwrap();
+                said
+            };
+            tokio::join!(serve, talk).1
+        }
+
+        async fn send(&self, recipients: &[String], report: &str) -> String {
+            let rcpt: String = recipients.iter().map(|to| format!("RCPT TO:<{to}>\r\n")).collect();
+            let input = format!(
+                "EHLO mx.example.net\r\nMAIL FROM:<>\r\n{rcpt}DATA\r\n{report}\r\n.\r\nQUIT\r\n"
+            );
+            self.talk(Protocol::Smtp, &input).await
+        }
+    }
+
+    impl Drop for Stage {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.dir).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_is_stored_as_it_came_before_its_250() {
+        let stage = Stage::new();
+        let to = [stage.address(1), stage.address(0).to_ascii_uppercase(), stage.address(1)];
+        let said = stage.send(&to, REPORT).await;
+        assert!(said.contains("\r\n250 2.0.0 Ok: report "), "{said}");
+        let waiting = stage.shared.store.uncaptured_reports(10);
+        assert_eq!(waiting.len(), 1);
+        let record = stage.shared.store.report(waiting[0]).unwrap().unwrap();
+        let raw = format!("{REPORT}\r\n");
+        assert_eq!(record.received.raw, raw.as_bytes());
+        assert_eq!(record.received.digest, report_digest(raw.as_bytes()));
+        let queue_id = QueueId::new(NOW, 5);
+        assert_eq!(record.received.tokens, [(queue_id, 1), (queue_id, 0)]);
+        assert_eq!(record.received.recipients, to);
+        assert_eq!(record.received.reverse_path, "");
+        assert_eq!(record.received.captured_by, CapturedBy::Listener);
+        assert!(record.captured.is_none());
+    }
+
+    #[tokio::test]
+    async fn strangers_are_refused_at_rcpt_and_nothing_is_stored() {
+        let stage = Stage::new();
+        let forged = format!("{}0", &stage.address(0)[..39]) + "@bounces.example.com";
+        for (to, want) in [
+            ("anybody@bounces.example.com", "550 5.1.1 "),
+            ("b+x@bounces.example.com", "550 5.7.1 "),
+            (forged.as_str(), "550 5.7.1 "),
+        ] {
+            let input = format!("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<{to}>\r\nQUIT\r\n");
+            let said = stage.talk(Protocol::Smtp, &input).await;
+            assert!(said.contains(&format!("\r\n{want}<{to}>")), "{said}");
+        }
+        assert!(stage.shared.store.uncaptured_reports(10).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_configured_address_takes_reports_without_a_token() {
+        let stage = Stage::new();
+        let said = stage.send(&["Bounces@example.com".to_owned()], REPORT).await;
+        assert!(said.contains("\r\n250 2.0.0 Ok: report "), "{said}");
+        let waiting = stage.shared.store.uncaptured_reports(10);
+        let record = stage.shared.store.report(waiting[0]).unwrap().unwrap();
+        assert!(record.received.tokens.is_empty());
+    }
+
+    #[tokio::test]
+    async fn lmtp_answers_for_each_recipient() {
+        let stage = Stage::new();
+        let (one, two) = (stage.address(0), stage.address(1));
+        let input = format!(
+            "LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<{one}>\r\nRCPT TO:<x@y>\r\nRCPT TO:<{two}>\r\n\
+             DATA\r\n{REPORT}\r\n.\r\nQUIT\r\n"
+        );
+        let said = stage.talk(Protocol::Lmtp, &input).await;
+        assert_eq!(said.matches("Ok: report ").count(), 2, "{said}");
+        assert_eq!(stage.shared.store.uncaptured_reports(10).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_storm_is_answered_counted_and_mostly_not_stored() {
+        let mut stage = Stage::new();
+        stage.settings.inbound.reports_per_token_per_day_max = 3;
+        stage.settings.inbound.reports_per_day_max = 5;
+        let one = |to: &str| format!("MAIL FROM:<>\r\nRCPT TO:<{to}>\r\nDATA\r\n{REPORT}\r\n.\r\n");
+        let storm = one(&stage.address(0)).repeat(200);
+        let said = stage.talk(Protocol::Smtp, &format!("EHLO x\r\n{storm}QUIT\r\n")).await;
+        assert_eq!(said.matches("Ok: report ").count(), 3);
+        assert_eq!(said.matches("250 2.0.0 Ok: counted").count(), 197);
+        assert_eq!(stage.shared.store.uncaptured_reports(1000).len(), 3);
+        assert!(stage.shared.metrics.text().contains("rebound_reports_dropped_total 197"));
+        for recipient in 1..=2 {
+            let said = stage.send(&[stage.address(recipient)], REPORT).await;
+            assert!(said.contains("Ok: report "), "{said}");
+        }
+        let input =
+            format!("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<{}>\r\nDATA\r\nQUIT\r\n", stage.address(9));
+        let said = stage.talk(Protocol::Smtp, &input).await;
+        assert!(said.contains("\r\n452 4.3.1 "), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_too_large_is_refused_and_gives_its_memory_back() {
+        let mut stage = Stage::new();
+        stage.settings.inbound.message_bytes_max = 50_000;
+        let large = format!("Subject: x\r\n\r\n{}", "x".repeat(100_000));
+        let said = stage.send(&[stage.address(0)], &large).await;
+        assert!(said.contains("\r\n552 5.3.4 "), "{said}");
+        assert!(stage.shared.memory.share().grow(50_000, 50_000));
+        assert!(stage.shared.store.uncaptured_reports(10).is_empty());
+    }
+}

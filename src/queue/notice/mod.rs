@@ -352,6 +352,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::bounce::{self, Verdict};
     use crate::mail::Reply;
     use crate::store::record::{CapturedBy, Decision, ReportId};
 
@@ -475,7 +476,7 @@ mod tests {
             "mx.example.org[192.0.2.25]:25 answered RCPT",
             "    550 5.1.1 <bob@example.org>: no such user\r\n",
             "Subject:     Your invoice",
-            "other recipients are not concerned",
+            "nothing about the mail's other recipients",
         ] {
             assert!(parts[0].1.contains(said), "{said} is missing in\n{}", parts[0].1);
         }
@@ -495,6 +496,44 @@ mod tests {
         );
         assert!(parts[2].0.starts_with("Content-Type: text/rfc822-headers\r\n"));
         assert_eq!(parts[2].1, format!("{header}\r\n"));
+    }
+
+    #[test]
+    fn our_own_reader_reads_what_we_write() {
+        let header = "Message-ID: <orig@app.example>\r\nX-Rebound-Id: 061so6l1qg000009\r\n";
+        for (address, verdict, stage, reply, error) in [
+            ("bob@example.org", Verdict::Bounce, Stage::Rcpt, Some("550 5.1.1 no"), None),
+            ("Pelé@example.org", Verdict::Bounce, Stage::Rcpt, Some("550 5.1.1 né"), None),
+            ("bob@example.org", Verdict::Delayed, Stage::Connect, None, Some("refused")),
+            ("Pelé@example.org", Verdict::Delayed, Stage::Connect, None, Some("refusé")),
+        ] {
+            let original = original("app@example.com", &[address], header);
+            let is_failure = verdict == Verdict::Bounce;
+            let state = if is_failure { State::Failed } else { State::Deferred };
+            let one = recipient(address, state, attempt(stage, reply, error));
+            let about = [AboutRecipient { recipient: &one, category: None }];
+            let notice = match is_failure {
+                true => failure(&head(), &original, &about),
+                false => delay(&head(), &original, &about, SENT),
+            };
+            let facts = bounce::read(&notice.unwrap().1);
+            assert_eq!(facts.verdict, verdict, "{address}");
+            assert_eq!(facts.defects, [], "{address}");
+            assert_eq!(facts.notice.as_deref(), Some("m.1.x"));
+            assert_eq!(facts.original.message_id.unwrap().as_str(), "orig@app.example");
+            assert_eq!(facts.original.rebound_id.unwrap().to_string(), "061so6l1qg000009");
+            assert_eq!(facts.report.reporting_mta.as_deref(), Some("relay.example.com"));
+            let [read] = facts.report.recipients.as_slice() else {
+                panic!("{:?}", facts.report.recipients);
+            };
+            assert_eq!(read.final_recipient, address);
+            let status = if is_failure { "5.1.1" } else { "4.4.1" };
+            assert_eq!(read.status.unwrap().to_string(), status);
+            assert_eq!(read.remote_mta.as_deref(), Some("mx.example.org"));
+            let said = reply.or(error).unwrap();
+            let want = if address.is_ascii() { said.replace('é', "?") } else { said.to_owned() };
+            assert_eq!(read.diagnostic.as_ref().unwrap().text, want);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) fn failure(
     let mut text = opening(head);
     let whom = share(about.len(), original.envelope.recipients.len());
     text += &paragraph("", &format!("Your mail could not be delivered to {whom}."));
-    text += &paragraph("", "It is not tried again there.");
+    text += &paragraph("", "It will not be tried again there.");
     text += &identity(original);
     for one in about {
         text += &format!("\r\n{}\r\n", header::sanitized(one.recipient.address.as_str()));
@@ -216,9 +216,9 @@ fn advice(category: Category) -> Option<&'static str> {
     })
 }
 
-const AFTER_FAILURE: &str = "To send it there after all, correct the cause and send the mail \
-    anew.";
-const AFTER_FAILURE_OTHERS: &str = "The mail's other recipients are not concerned by this report.";
+const AFTER_FAILURE: &str = "To reach them after all, correct the cause and send the mail \
+    again.";
+const AFTER_FAILURE_OTHERS: &str = "This says nothing about the mail's other recipients.";
 const DELAY_ONLY: &str = "This is only a warning: there is nothing to do, and the mail need not be \
     sent again.";
 const ATTACHED: &str = "The same follows in a form for programs (RFC 3464), then the header of the \
