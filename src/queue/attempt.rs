@@ -74,7 +74,7 @@ fn due_recipients(mail: &LiveMessage, now: Timestamp) -> Vec<(u32, Address)> {
 }
 
 /// One transaction for each return path: recipients with a token of their own go alone.
-fn deliveries(
+pub(super) fn deliveries(
     settings: &Settings,
     keys: &KeyRing,
     mail: &LiveMessage,

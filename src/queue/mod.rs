@@ -8,6 +8,8 @@ mod debts;
 pub mod notice;
 mod runner;
 pub mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -140,11 +140,9 @@ impl Runner {
             now.since(mail.received_at) >= lifetime
                 || mail.recipients.iter().any(|recipient| recipient.notice_owed)
         };
-        let due = store.due(now, HELD_SEEN_MAX, &|queue_id| self.is_busy(queue_id)).into_iter();
-        let worth: Vec<QueueId> = due
-            .filter(|id| store.live(*id).is_some_and(|mail| has_work(&mail)))
-            .take(room)
-            .collect();
+        let mut worth = store.due(now, HELD_SEEN_MAX, &|queue_id| self.is_busy(queue_id));
+        worth.retain(|queue_id| store.live(*queue_id).is_some_and(|mail| has_work(&mail)));
+        worth.truncate(room);
         for queue_id in worth {
             self.start(queue_id);
         }
@@ -158,9 +156,9 @@ impl Runner {
         if self.room() == 0 || self.context.relay.route().is_none() {
             return PAUSE_MAX;
         }
-        let now = self.context.clock.now();
         let next = self.context.store.next_due(&|queue_id| self.is_busy(queue_id));
-        next.map_or(PAUSE_MAX, |at| at.since(now)).clamp(PAUSE_MIN, PAUSE_MAX)
+        let pause = next.map_or(PAUSE_MAX, |time| time.since(self.context.clock.now()));
+        pause.clamp(PAUSE_MIN, PAUSE_MAX)
     }
 
     fn room(&self) -> usize {
