@@ -360,3 +360,261 @@ pub const SUBMISSIONS_PER_ID_MAX: usize = 20;
 
 /// The field that marks a mail of our own, in lower case as `Original::headers` has it.
 const NOTICE_FIELD: &str = "x-rebound-notice";
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{NOW, TestStore, attempt, dsn, id, live, report, submission};
+    use super::*;
+    use crate::mail::{Reply, Stage};
+    use crate::store::record::{Confidence, MatchMethod};
+
+    const A: &str = "a@example.com";
+    const B: &str = "b@example.com";
+    const C: &str = "c@example.com";
+
+    struct Funnel {
+        store: TestStore,
+        capture: Capture,
+        keyring: Arc<KeyRing>,
+    }
+
+    impl Funnel {
+        /// A funnel whose store holds one mail for A, B and C.
+        async fn new() -> Self {
+            let clock = Clock::manual(NOW);
+            let store = TestStore::open(&clock);
+            let keyring = Arc::new(KeyRing::from_secret([7; 32]));
+            let options = Options {
+                postmaster: Address::parse("post@example.com").ok(),
+                ..Options::default()
+            };
+            let capture = Capture::new(
+                store.store.clone(),
+                Rules::compiled_in(),
+                Arc::clone(&keyring),
+                clock,
+                Metrics::new(),
+                options,
+            );
+            store.accept(submission(id(1), &[A, B, C])).await;
+            Self { store, capture, keyring }
+        }
+
+        async fn report(&self, unique: u32, report: ReportReceived) -> ReportCaptured {
+            let report_id = ReportId(id(unique));
+            self.store.accept_report(ReportReceived { id: report_id, ..report }).await;
+            self.capture.report(report_id).unwrap()
+        }
+
+        async fn refuse(&self, recipient: u32) {
+            let refusal = Attempt {
+                reply: Reply::parse("550 5.1.1 no"),
+                ..attempt(recipient, Stage::Rcpt, Decision::Failed)
+            };
+            let message = live(&[A, B, C]);
+            self.capture.outcomes(&message, vec![refusal]).unwrap().synced().await.unwrap();
+        }
+
+        async fn relay(&self, recipient: u32) {
+            let taken = Attempt {
+                reply: Reply::parse("250 ok"),
+                ..attempt(recipient, Stage::End, Decision::Relayed)
+            };
+            let message = live(&[A, B, C]);
+            self.capture.outcomes(&message, vec![taken]).unwrap().synced().await.unwrap();
+        }
+
+        fn bounces(&self) -> Vec<Bounce> {
+            self.store.store.message(id(1)).unwrap().unwrap().bounces
+        }
+    }
+
+    fn by_token(raw: &[u8], recipient: u32) -> ReportReceived {
+        ReportReceived { tokens: vec![(id(1), recipient)], ..report(raw) }
+    }
+
+    const RETURNED: &str = "Message-ID: <m1@app.example>\r\nSubject: one\r\n";
+
+    #[tokio::test]
+    async fn a_refusal_is_an_attempt_and_a_bounce_and_a_success_is_an_attempt() {
+        let funnel = Funnel::new().await;
+        funnel.refuse(0).await;
+        funnel.relay(1).await;
+        assert_eq!(funnel.store.states(id(1)), [State::Failed, State::Relayed, State::Queued]);
+        let bounces = funnel.bounces();
+        assert_eq!(bounces.len(), 1);
+        assert_eq!(
+            (bounces[0].recipient.as_str(), bounces[0].captured_by),
+            (A, CapturedBy::Inline)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_notice_that_is_refused_is_no_bounce() {
+        let funnel = Funnel::new().await;
+        let notice = LiveMessage { origin: Origin::Notice, ..live(&[A, B, C]) };
+        let refusal = attempt(0, Stage::Rcpt, Decision::Failed);
+        funnel.capture.outcomes(&notice, vec![refusal]).unwrap().synced().await.unwrap();
+        assert_eq!(funnel.bounces(), []);
+    }
+
+    #[tokio::test]
+    async fn a_report_for_a_token_bounces_its_recipient_once() {
+        let funnel = Funnel::new().await;
+        funnel.relay(1).await;
+        let raw = dsn("", &[("someone@elsewhere.example", "failed")], "");
+        let captured = funnel.report(10, by_token(&raw, 1)).await;
+        assert_eq!(captured.matched, [id(1)]);
+        assert_eq!(captured.forward_to.as_deref(), Some("app@example.com"));
+        assert_eq!(funnel.store.states(id(1))[1], State::Bounced);
+
+        let again = funnel.capture.report(ReportId(id(10))).unwrap();
+        assert_eq!(again, captured, "a captured report is left as it is");
+        let copy = funnel.report(11, by_token(&raw, 1)).await;
+        assert_eq!((copy.matched, copy.forward_to), (vec![id(1)], None));
+        let bounces = funnel.bounces();
+        assert_eq!(bounces.len(), 1);
+        assert_eq!(bounces[0].recipient, B);
+        assert_eq!(bounces[0].mta.as_deref(), Some("mx.example.net"));
+        let matched = bounces[0].matched.unwrap();
+        assert_eq!((matched.method, matched.confidence), (MatchMethod::Token, Confidence::Certain));
+    }
+
+    #[tokio::test]
+    async fn without_a_token_an_id_and_a_recipient_of_that_mail_are_needed() {
+        let ours = format!("X-Rebound-Id: {}\r\nSubject: one\r\n", id(1));
+        let envelope_id = format!("Original-Envelope-Id: {}\r\n", id(1));
+        for (fields, header, method) in [
+            ("", RETURNED, MatchMethod::MessageId),
+            ("", ours.as_str(), MatchMethod::ReboundId),
+            (envelope_id.as_str(), "Subject: one\r\n", MatchMethod::EnvelopeId),
+        ] {
+            let funnel = Funnel::new().await;
+            let said = [("C@EXAMPLE.com", "failed"), (A, "delayed"), (B, "delivered")];
+            let captured = funnel.report(10, report(&dsn(fields, &said, header))).await;
+            assert_eq!(captured.matched, [id(1)], "{method:?}");
+            assert_eq!(captured.forward_to, None, "the app's own return path has had it");
+            let want = [State::Queued, State::Delivered, State::Bounced];
+            assert_eq!(funnel.store.states(id(1)), want, "{method:?}");
+            let bounces = funnel.bounces();
+            assert_eq!(bounces.len(), 3);
+            assert!(bounces.iter().all(|bounce| bounce.matched.unwrap().method == method));
+
+            let strange = dsn(fields, &[("nobody@example.com", "failed")], header);
+            let captured = funnel.report(11, report(&strange)).await;
+            assert_eq!(captured.matched, []);
+            assert_eq!(captured.forward_to.as_deref(), Some("post@example.com"));
+            assert_eq!(funnel.bounces().len(), 3);
+            let unmatched = funnel.store.store.unmatched_reports(None, 10).unwrap();
+            assert_eq!(unmatched, [ReportId(id(11))]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rumour_about_a_single_recipient_is_shown_and_changes_nothing() {
+        let funnel = Funnel::new().await;
+        let alone = crate::store::record::Submission {
+            message_id: crate::mail::MessageId::parse("m2@app.example").unwrap(),
+            ..submission(id(2), &[A])
+        };
+        funnel.store.accept(alone).await;
+        let header = "Message-ID: <m2@app.example>\r\n";
+        let raw = dsn("", &[("alias@elsewhere.example", "failed")], header);
+        let captured = funnel.report(10, report(&raw)).await;
+        assert_eq!(captured.matched, [id(2)]);
+        assert_eq!(funnel.store.states(id(2)), [State::Queued]);
+        let raw = dsn("", &[(A, "failed")], header);
+        funnel.report(11, report(&raw)).await;
+        assert_eq!(funnel.store.states(id(2)), [State::Bounced]);
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_inline_is_not_counted_again_by_a_report() {
+        let funnel = Funnel::new().await;
+        funnel.refuse(0).await;
+        let raw = dsn("", &[(A, "failed")], RETURNED);
+        assert_eq!(funnel.report(10, report(&raw)).await.matched, [id(1)]);
+        assert_eq!(funnel.bounces().len(), 1);
+        assert_eq!(funnel.store.states(id(1))[0], State::Failed);
+    }
+
+    #[tokio::test]
+    async fn what_a_report_has_bounced_is_not_counted_again_by_a_refusal() {
+        let funnel = Funnel::new().await;
+        let raw = dsn("", &[(A, "failed")], RETURNED);
+        funnel.report(10, by_token(&raw, 0)).await;
+        funnel.refuse(0).await;
+        let bounces = funnel.bounces();
+        assert_eq!((bounces.len(), bounces[0].captured_by), (1, CapturedBy::Listener));
+    }
+
+    #[tokio::test]
+    async fn a_notice_of_ours_that_comes_back_changes_nothing() {
+        let funnel = Funnel::new().await;
+        let mark = funnel.keyring.notice(id(9));
+        let forged = KeyRing::from_secret([8; 32]).notice(id(9));
+        let raw = dsn("", &[(A, "failed")], RETURNED);
+        let with = |mark: &str| [format!("X-Rebound-Notice: {mark}\r\n").as_bytes(), &raw].concat();
+        let returned = format!("X-Rebound-Notice: {mark}\r\n{RETURNED}");
+        let about = dsn("", &[(A, "failed")], &returned);
+        for (unique, raw) in [(10, with(&mark)), (11, about)] {
+            let captured = funnel.report(unique, by_token(&raw, 0)).await;
+            assert!(captured.own_notice);
+            assert_eq!((captured.matched, captured.forward_to), (vec![], None));
+            assert_eq!(funnel.bounces(), []);
+        }
+        let captured = funnel.report(12, by_token(&with(&forged), 0)).await;
+        assert!(!captured.own_notice);
+        assert_eq!(funnel.store.states(id(1))[0], State::Bounced);
+    }
+
+    #[tokio::test]
+    async fn an_auto_reply_goes_on_to_the_app_and_is_no_bounce() {
+        let funnel = Funnel::new().await;
+        let raw = b"From: a@example.com\r\nAuto-Submitted: auto-replied\r\n\
+            Subject: Out of office\r\n\r\nBack on Monday.\r\n";
+        let captured = funnel.report(10, by_token(raw, 0)).await;
+        assert_eq!(captured.verdict, Verdict::Autoreply);
+        assert_eq!(captured.forward_to.as_deref(), Some("app@example.com"));
+        assert_eq!(funnel.bounces(), []);
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_on_that_the_app_does_not_want() {
+        let funnel = Funnel::new().await;
+        let raw = dsn("", &[("x@y.example", "failed")], "");
+        for (unique, dsn, reverse_path) in [(2, false, funnel_path()), (3, true, ReversePath::NULL)]
+        {
+            let mut mail = submission(id(unique), &[A]);
+            mail.dsn = dsn;
+            mail.envelope.reverse_path = reverse_path;
+            funnel.store.accept(mail).await;
+            let mut received = report(&[&raw[..], &[u8::try_from(unique).unwrap()]].concat());
+            received.digest = [u8::try_from(unique).unwrap(); 16];
+            received.tokens = vec![(id(unique), 0)];
+            let captured = funnel.report(unique + 10, received).await;
+            assert_eq!((captured.matched, captured.forward_to), (vec![id(unique)], None));
+        }
+    }
+
+    fn funnel_path() -> ReversePath {
+        ReversePath::Address(Address::parse("app@example.com").unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_report_with_a_thousand_recipients_makes_as_many_bounces() {
+        let funnel = Funnel::new().await;
+        let names: Vec<String> = (0..1000).map(|n| format!("user{n}@example.com")).collect();
+        let recipients: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut mail = submission(id(2), &recipients);
+        mail.message_id = crate::mail::MessageId::parse("m2@app.example").unwrap();
+        funnel.store.accept(mail).await;
+        let said: Vec<(&str, &str)> = recipients.iter().map(|name| (*name, "failed")).collect();
+        let raw = dsn("", &said, "Message-ID: <m2@app.example>\r\n");
+        funnel.report(10, report(&raw)).await;
+        assert!(funnel.store.states(id(2)).iter().all(|state| *state == State::Bounced));
+        let bounces = funnel.store.store.message(id(2)).unwrap().unwrap().bounces;
+        let ids: HashSet<_> = bounces.iter().map(|bounce| &bounce.id).collect();
+        assert_eq!((bounces.len(), ids.len()), (1000, 1000));
+    }
+}

@@ -1,14 +1,18 @@
-//! Records for the tests of this folder.
+//! Records, reports and a store for the tests of this folder.
 
+use crate::clock::Clock;
 use crate::mail::{
     Address, Envelope, MessageId, QueueId, Recipient, ReversePath, Stage, Timestamp,
     envelope::BodyKind,
 };
+use crate::secret::{random_u64, sha256_hex};
 use crate::store::record::{
     Attempt, CapturedBy, Decision, Origin, ReportId, ReportReceived, ReturnPathMode, Submission,
 };
 use crate::store::state::State;
-use crate::store::{LiveMessage, LiveRecipient};
+use crate::store::{LiveMessage, LiveRecipient, Options, Store};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// When everything happens.
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_665_576_640_980);
@@ -91,7 +95,8 @@ pub(super) fn attempt(recipient: u32, stage: Stage, decision: Decision) -> Attem
 
 pub(super) fn report(raw: &[u8]) -> ReportReceived {
     let mut digest = [0; 16];
-    digest.iter_mut().zip(raw).for_each(|(to, from)| *to = *from);
+    let hash = sha256_hex(raw);
+    digest.iter_mut().zip(hash.bytes()).for_each(|(to, from)| *to = from);
     ReportReceived {
         id: ReportId(id(77)),
         received_at: NOW,
@@ -102,4 +107,80 @@ pub(super) fn report(raw: &[u8]) -> ReportReceived {
         digest,
         raw: raw.to_vec(),
     }
+}
+
+/// A store in a directory of its own, which goes with it.
+pub(super) struct TestStore {
+    pub(super) store: Store,
+    dir: PathBuf,
+}
+
+impl TestStore {
+    pub(super) fn open(clock: &Clock) -> Self {
+        let dir = std::env::temp_dir().join(format!("rebound-capture-{:016x}", random_u64()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let options = Options { dir: dir.clone(), keep: Duration::from_secs(90 * 86_400) };
+        Self { store: Store::open(&options, clock.clone()).unwrap(), dir }
+    }
+
+    /// Takes over a mail as an app hands it in.
+    pub(super) async fn accept(&self, submission: Submission) {
+        let mut writer = self.store.body_writer(submission.queue_id);
+        writer.write(&submission.header).await.unwrap();
+        writer.write(b"\r\nhello\r\n").await.unwrap();
+        let body = writer.finish().await.unwrap();
+        self.store.accept(submission, body).unwrap().synced().await.unwrap();
+    }
+
+    pub(super) async fn accept_report(&self, report: ReportReceived) {
+        self.store.accept_report(report).unwrap().synced().await.unwrap();
+    }
+
+    pub(super) fn states(&self, queue_id: QueueId) -> Vec<State> {
+        let record = self.store.message(queue_id).unwrap().unwrap();
+        let indexes = 0_u32..u32::try_from(record.submission.envelope.recipients.len()).unwrap();
+        let state = |index| {
+            crate::store::state::of(
+                record.attempts.iter().filter(|attempt| attempt.recipient == index),
+                record.bounces.iter().filter(|bounce| bounce.recipient_index == Some(index)),
+            )
+        };
+        indexes.map(state).collect()
+    }
+}
+
+impl Drop for TestStore {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// A DSN (RFC 3464) about `recipients`, each with its action, with what `fields` adds to the
+/// per-message block and the returned `header`.
+pub(super) fn dsn(fields: &str, recipients: &[(&str, &str)], header: &str) -> Vec<u8> {
+    let blocks: String = recipients
+        .iter()
+        .map(|(recipient, action)| {
+            let (status, reply) = match *action {
+                "failed" => ("5.1.1", "550 5.1.1 No such user here"),
+                "delayed" => ("4.2.2", "452 4.2.2 Mailbox full"),
+                _ => ("2.0.0", "250 2.0.0 ok"),
+            };
+            format!(
+                "\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: {action}\r\n\
+                 Status: {status}\r\nRemote-MTA: dns; mx.example.net\r\n\
+                 Diagnostic-Code: smtp; {reply}\r\n"
+            )
+        })
+        .collect();
+    format!(
+        "From: MAILER-DAEMON@mx.example.net\r\nTo: b@bounces.example\r\n\
+         Subject: Undelivered Mail Returned to Sender\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=delivery-status; boundary=\"b1\"\r\n\r\n\
+         --b1\r\nContent-Type: text/plain\r\n\r\nSorry.\r\n\
+         --b1\r\nContent-Type: message/delivery-status\r\n\r\n\
+         Reporting-MTA: dns; relay.example.net\r\n{fields}{blocks}\r\n\
+         --b1\r\nContent-Type: text/rfc822-headers\r\n\r\n{header}\r\n--b1--\r\n"
+    )
+    .into_bytes()
 }

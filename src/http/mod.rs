@@ -48,3 +48,449 @@ impl HttpState {
         Self { inner: Arc::new(parts) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::auth::{Policy, Scope, TokenFile};
+    use super::*;
+    use crate::bounce::{Action, Category, Classification};
+    use crate::mail::{
+        Address, Envelope, MessageId, QueueId, Recipient, Reply, ReversePath, Stage, Timestamp,
+        envelope::BodyKind,
+    };
+    use crate::secret::random_u64;
+    use crate::store::Options;
+    use crate::store::record::{
+        Attempt, Batch, Bounce, BounceId, CapturedBy, Confidence, Decision, KeyScope, Match,
+        MatchMethod, Origin, ReportCaptured, ReportId, ReportReceived, Response, ReturnPathMode,
+        Submission, bounce_key,
+    };
+    use serde_json::{Value, json};
+    use std::net::SocketAddr;
+    use std::path::PathBuf;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_665_576_640_980);
+    const MESSAGE_ID: &str = "a/b+c%d@app.example";
+    const LIMITS: Limits = Limits { connections_max: 8, header_timeout: Duration::from_secs(5) };
+
+    struct Server {
+        dir: PathBuf,
+        store: Store,
+        address: SocketAddr,
+        stop: oneshot::Sender<()>,
+        running: JoinHandle<()>,
+    }
+
+    impl Server {
+        async fn start(policy: Policy, limits: Limits) -> Self {
+            let dir = std::env::temp_dir().join(format!("rebound-http-{:016x}", random_u64()));
+            std::fs::create_dir_all(&dir).unwrap();
+            let clock = Clock::manual(NOW);
+            let keep = Duration::from_secs(90 * 86_400);
+            let store = Store::open(&Options { dir: dir.clone(), keep }, clock.clone()).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let state = HttpState::new(Parts {
+                store: store.clone(),
+                clock,
+                metrics: Metrics::new(),
+                auth: Auth::new(TokenFile::new(dir.join("tokens")), policy),
+                bounce_window: Duration::from_secs(7 * 86_400),
+            });
+            let (stop, stopped) = oneshot::channel();
+            let running = tokio::spawn(run(vec![listener], state, limits, async {
+                drop(stopped.await);
+            }));
+            Self { dir, store, address, stop, running }
+        }
+
+        async fn get(&self, path: &str) -> (u16, Value) {
+            self.get_as(path, None).await
+        }
+
+        async fn get_as(&self, path: &str, token: Option<&str>) -> (u16, Value) {
+            client::get(&format!("http://{}", self.address), path, token).await.unwrap()
+        }
+
+        /// Sends octets and returns everything that comes back until the server closes.
+        async fn raw(&self, request: &str) -> String {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            String::from_utf8_lossy(&answer).into_owned()
+        }
+
+        async fn stop(self) {
+            self.stop.send(()).unwrap();
+            self.running.await.unwrap();
+            drop(std::fs::remove_dir_all(&self.dir));
+        }
+
+        async fn accept(&self, queue_id: QueueId) {
+            let mut writer = self.store.body_writer(queue_id);
+            writer.write(b"Subject: one\r\n\r\nhello\r\n").await.unwrap();
+            let body = writer.finish().await.unwrap();
+            self.store.accept(mail(queue_id), body).unwrap().synced().await.unwrap();
+        }
+
+        async fn refuse(&self, queue_id: QueueId, unique: u8) {
+            let batch = Batch {
+                attempts: vec![attempt(queue_id)],
+                bounces: vec![bounce(Some(queue_id), None, unique)],
+                ..Batch::default()
+            };
+            self.store.commit(batch).unwrap().synced().await.unwrap();
+        }
+    }
+
+    fn id(unique: u32) -> QueueId {
+        QueueId::new(NOW, unique)
+    }
+
+    fn mail(queue_id: QueueId) -> Submission {
+        let address = Address::parse("gone@example.com").unwrap();
+        Submission {
+            queue_id,
+            message_id: MessageId::parse(MESSAGE_ID).unwrap(),
+            account: "default".to_owned(),
+            received_at: NOW,
+            envelope: Envelope {
+                reverse_path: ReversePath::NULL,
+                recipients: vec![Recipient { address }],
+                body: BodyKind::default(),
+                smtputf8: false,
+            },
+            header: b"Subject: one\r\n".to_vec(),
+            size_bytes: 22,
+            origin: Origin::App,
+            meta: std::collections::BTreeMap::new(),
+            client: None,
+            return_path: ReturnPathMode::Preserve,
+            dsn: true,
+        }
+    }
+
+    fn attempt(queue_id: QueueId) -> Attempt {
+        Attempt {
+            queue_id,
+            recipient: 0,
+            number: 1,
+            started_at: NOW,
+            ended_at: NOW,
+            stage: Stage::Rcpt,
+            remote_mta: Some("mx.example.com[192.0.2.1]:25".to_owned()),
+            reply: Reply::parse("550 5.1.1 no such user"),
+            error: None,
+            remote_queue_id: None,
+            tls: None,
+            decision: Decision::Failed,
+            notice_owed: false,
+        }
+    }
+
+    fn bounce(queue_id: Option<QueueId>, report: Option<ReportId>, unique: u8) -> Bounce {
+        let category = Category::UserUnknown;
+        let scope = KeyScope::Report(&[unique; 16]);
+        let moment = NOW.plus(Duration::from_millis(u64::from(unique)));
+        Bounce {
+            id: BounceId(format!("{:012x}{unique:08x}", moment.as_millis())),
+            key: bounce_key(scope, "gone@example.com", Action::Failed),
+            date: moment,
+            captured_by: CapturedBy::Inline,
+            action: Action::Failed,
+            recipient: "gone@example.com".to_owned(),
+            queue_id,
+            recipient_index: queue_id.map(|_id| 0),
+            matched: queue_id.map(|_id| Match {
+                method: MatchMethod::Conversation,
+                confidence: Confidence::Certain,
+            }),
+            report_id: report,
+            response: Response {
+                source: "smtp".to_owned(),
+                message: "550 5.1.1 no such user".to_owned(),
+                status: None,
+                code: Some(550),
+                command: Some("RCPT".to_owned()),
+                classification: Classification {
+                    category,
+                    recommended_action: category.recommended_action(),
+                    fault: category.fault(),
+                    retry_after_secs: None,
+                    blocklist: None,
+                    rule: String::new(),
+                },
+            },
+            mta: None,
+            remote_queue_id: None,
+            original_message_id: None,
+            envelope_id: None,
+            final_recipient: None,
+            original_recipient: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mail_is_found_by_its_message_id_however_it_is_written_and_by_its_queue_id() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        server.accept(id(1)).await;
+        let (status, before) = server.get("/v1/bounces/a%2Fb%2Bc%25d%40app.example").await;
+        assert_eq!((status, &before["bounces"]), (200, &json!([])));
+        assert_eq!(before["recipients"][0]["state"], "queued");
+        server.refuse(id(1), 1).await;
+        for path in [
+            "/v1/bounces/%3Ca%2Fb%2Bc%25d%40app.example%3E".to_owned(),
+            "/v1/bounces/a/b+c%25d@app.example".to_owned(),
+            "/v1/bounces?messageId=a/b+c%25d@app.example".to_owned(),
+            format!("/v1/bounces?queueId={}", id(1)),
+        ] {
+            let (status, found) = server.get(&path).await;
+            assert_eq!(status, 200, "{path}: {found}");
+            assert_eq!(found["messageId"], format!("<{MESSAGE_ID}>"));
+            assert_eq!(found["recipients"][0]["state"], "failed");
+            assert_eq!(found["bounces"][0]["response"]["command"], "RCPT");
+            assert_eq!(found["bounces"][0]["messageHeaders"], json!({ "subject": ["one"] }));
+        }
+        let (status, found) = server.get(&format!("/v1/messages/{}", id(1))).await;
+        assert_eq!((status, &found["final"]), (200, &json!(true)));
+        assert_eq!(found["recipients"][0]["attempts"][0]["stage"], "rcpt");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_message_id_that_was_submitted_twice_lists_both() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        server.accept(id(1)).await;
+        server.accept(id(2)).await;
+        let (_, found) = server.get("/v1/bounces/a%2Fb%2Bc%25d@app.example").await;
+        assert_eq!(found["queueId"], id(2).to_string());
+        assert_eq!(found["submissions"][1]["queueId"], id(1).to_string());
+        let (_, found) = server.get("/v1/messages/a%2Fb%2Bc%25d@app.example").await;
+        assert_eq!(found["otherSubmissions"][0]["queueId"], id(1).to_string());
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_address_lists_its_bounces_in_pages_newest_first() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        for unique in 1..=5 {
+            server.accept(id(u32::from(unique))).await;
+            server.refuse(id(u32::from(unique)), unique).await;
+        }
+        let mut path = "/v1/bounces?recipient=GONE@example.com&pageSize=2".to_owned();
+        let mut seen = Vec::new();
+        loop {
+            let (status, page) = server.get(&path).await;
+            assert_eq!(status, 200, "{page}");
+            let bounces = page["bounces"].as_array().unwrap();
+            seen.extend(bounces.iter().map(|one| one["relayQueueId"].clone()));
+            let Some(cursor) = page["cursor"].as_str() else { break };
+            path = format!("/v1/bounces?recipient=gone@example.com&pageSize=2&cursor={cursor}");
+        }
+        let want: Vec<Value> = (1..=5).rev().map(|n| json!(id(n).to_string())).collect();
+        assert_eq!(seen, want);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_told_in_one_shape() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        let old = QueueId::new(NOW.minus(Duration::from_secs(100 * 86_400)), 1);
+        for (path, status, code, more) in [
+            ("/v1/bounces/nobody@x", 404, "MessageNotFound", json!({ "reason": "never_seen" })),
+            ("/v1/reports/0000000000000000", 404, "ReportNotFound", json!({ "reason": "purged" })),
+            (&format!("/v1/messages/{old}"), 404, "MessageNotFound", json!({ "reason": "purged" })),
+            (
+                &format!("/v1/bounces/{old}.00ff@relay.example"),
+                404,
+                "MessageNotFound",
+                json!({ "reason": "purged" }),
+            ),
+            ("/v1/nothing", 404, "NotFound", json!({})),
+            ("/", 404, "NotFound", json!({})),
+            (
+                "/v1/bounces?recipient=a@b&x=1&y=2",
+                400,
+                "InputValidationError",
+                json!({ "fields": [
+                    { "message": "\"x\" is not allowed", "key": "x" },
+                    { "message": "\"y\" is not allowed", "key": "y" },
+                ]}),
+            ),
+            ("/v1/bounces", 400, "InputValidationError", json!({})),
+            ("/v1/bounces?recipient=a@b&queueId=x", 400, "InputValidationError", json!({})),
+            ("/v1/bounces?recipient=a@b&cursor=x", 400, "InputValidationError", json!({})),
+            ("/v1/bounces?recipient=nobody", 400, "InputValidationError", json!({})),
+            ("/v1/bounces?queueId=x", 400, "InputValidationError", json!({})),
+            ("/v1/bounces/%ff", 400, "InputValidationError", json!({})),
+            ("/v1/bounces/%20", 400, "InputValidationError", json!({})),
+            ("/v1/reports", 400, "InputValidationError", json!({})),
+            ("/v1/reports/x", 400, "InputValidationError", json!({})),
+            ("/health?x=1", 400, "InputValidationError", json!({})),
+        ] {
+            let (got, body) = server.get(path).await;
+            assert_eq!((got, &body["code"]), (status, &json!(code)), "{path}: {body}");
+            assert_eq!(body["statusCode"], status);
+            assert!(body["error"].is_string() && body["message"].is_string(), "{body}");
+            for (key, value) in more.as_object().unwrap() {
+                assert_eq!(&body[key], value, "{path}");
+            }
+        }
+        let request = "POST /v1/bounces HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let answer = server.raw(request).await;
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+        assert!(answer.contains("\"code\":\"MethodNotAllowed\""), "{answer}");
+        assert!(answer.to_lowercase().contains("allow: get"), "{answer}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn with_a_token_configured_everything_but_health_needs_one() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        let tokens = TokenFile::new(server.dir.join("tokens"));
+        let reader = tokens.add("app", &[Scope::Read], NOW).unwrap();
+        let sender = tokens.add("web", &[Scope::Submit], NOW).unwrap();
+        for (token, want) in [
+            (Some(reader.as_str()), 400),
+            (Some(sender.as_str()), 403),
+            (Some("wrong"), 401),
+            (None, 401),
+        ] {
+            assert_eq!(server.get_as("/v1/bounces", token).await.0, want, "{token:?}");
+            assert_eq!(server.get_as("/health", token).await.0, 200);
+        }
+        let path = format!("/v1/bounces/nobody@x?access_token={reader}");
+        assert_eq!(server.get(&path).await.0, 404);
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let answer = server.raw(request).await;
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        assert!(answer.contains("www-authenticate: Bearer realm=\"rebound\""), "{answer}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn in_dev_any_token_is_good() {
+        let server = Server::start(Policy::AnyToken, LIMITS).await;
+        assert_eq!(server.get_as("/v1/bounces/nobody@x", Some("secret123")).await.0, 404);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn metrics_are_text_and_count_the_requests() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        server.get("/v1/nothing").await;
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let answer = server.raw(request).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("rebound_http_requests_total{status=\"404\"} 1"), "{answer}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_report_is_shown_as_read_and_given_back_as_it_arrived() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        let raw = b"From: x@example.com\r\nSubject: odd\r\n\r\n\x00\xff\r\n".to_vec();
+        let report_id = ReportId(id(7));
+        let received = ReportReceived {
+            id: report_id,
+            received_at: NOW,
+            captured_by: CapturedBy::Listener,
+            reverse_path: String::new(),
+            recipients: vec!["b@bounces.example".to_owned()],
+            tokens: vec![],
+            digest: [1; 16],
+            raw,
+        };
+        server.store.accept_report(received).unwrap().synced().await.unwrap();
+        let (status, shown) = server.get(&format!("/v1/reports/{}", report_id.0)).await;
+        assert_eq!((status, &shown["verdict"]), (200, &Value::Null));
+        let (_, list) = server.get("/v1/reports?unmatched=true").await;
+        assert_eq!(list, json!({ "reports": [] }), "it is not captured yet");
+        let captured = ReportCaptured {
+            id: report_id,
+            captured_at: NOW,
+            verdict: crate::bounce::Verdict::Bounce,
+            matched: vec![],
+            own_notice: false,
+            forward_to: None,
+        };
+        let batch = Batch {
+            bounces: vec![bounce(None, Some(report_id), 1)],
+            report: Some(captured),
+            ..Batch::default()
+        };
+        server.store.commit(batch).unwrap().synced().await.unwrap();
+        let (_, shown) = server.get(&format!("/v1/reports/{}", report_id.0)).await;
+        assert_eq!(shown["verdict"], "bounce");
+        assert_eq!(shown["bounces"][0]["bounceMessage"], report_id.0.to_string());
+        let (_, list) = server.get("/v1/reports?unmatched=true").await;
+        assert_eq!(list["reports"][0]["id"], report_id.0.to_string());
+        let source = format!(
+            "GET /v1/reports/{}/source HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            report_id.0
+        );
+        let answer = server.raw(&source).await;
+        assert!(answer.contains("content-type: message/rfc822\r\n"), "{answer}");
+        assert!(answer.ends_with("Subject: odd\r\n\r\n\0\u{fffd}\r\n"), "{answer}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_with_the_news_it_waits_for() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        server.accept(id(1)).await;
+        let path = format!("/v1/messages/{}/wait?for=final&timeout=60", id(1));
+        let change = format!("/v1/messages/{}/wait?for=change&seen=0&timeout=60", id(1));
+        let (ended, changed, ()) =
+            tokio::join!(server.get(&path), server.get(&change), server.refuse(id(1), 1));
+        assert_eq!((ended.0, &ended.1["final"]), (200, &json!(true)));
+        assert!(changed.1["version"].as_u64().unwrap() > 0);
+        let (status, body) = server.get(&format!("/v1/messages/{}/wait", id(1))).await;
+        assert_eq!((status, &body["fields"][0]["key"]), (400, &json!("for")));
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_when_its_time_is_over_or_the_daemon_stops() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        server.accept(id(1)).await;
+        let path = format!("/v1/messages/{}/wait?for=final&timeout=0", id(1));
+        let (status, body) = server.get(&path).await;
+        assert_eq!((status, &body["final"]), (200, &json!(false)));
+        let url = format!("http://{}", server.address);
+        let path = format!("/v1/messages/{}/wait?for=final&timeout=100", id(1));
+        let waiting = tokio::spawn(async move { client::get(&url, &path, None).await });
+        // The store counts the waiters: the request has arrived when there is one more.
+        while server.store.changes().sender_receivers() < 2 {
+            tokio::task::yield_now().await;
+        }
+        server.stop().await;
+        assert_eq!(waiting.await.unwrap().unwrap().0, 200);
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_for_their_turn() {
+        let limits = Limits { connections_max: 1, ..LIMITS };
+        let server = Server::start(Policy::Tokens, limits).await;
+        let idle = TcpStream::connect(server.address).await.unwrap();
+        let url = format!("http://{}", server.address);
+        let second = tokio::spawn(async move { client::get(&url, "/health", None).await });
+        drop(idle);
+        assert_eq!(second.await.unwrap().unwrap().0, 200);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_no_header_is_let_go() {
+        let limits = Limits { header_timeout: Duration::from_millis(50), ..LIMITS };
+        let server = Server::start(Policy::Tokens, limits).await;
+        let answer = server.raw("GET /health HTTP/1.1\r\nHost: loc").await;
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+        server.stop().await;
+    }
+}
