@@ -21,10 +21,9 @@ use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
 use crate::secret::KeyRing;
 use crate::store::record::{
-    Attempt, Batch, Bounce, BounceKey, CapturedBy, Decision, Origin, ReportCaptured, ReportId,
+    Attempt, Batch, Bounce, CapturedBy, Decision, Origin, ReportCaptured, ReportId,
     ReportReceived,
 };
-use crate::store::state::State;
 use crate::store::{LiveMessage, ReportRecord, Store, StoreError, Ticket};
 use correlate::Ladder;
 
@@ -41,7 +40,7 @@ struct Inner {
     clock: Clock,
     metrics: Metrics,
     options: Options,
-    /// Held from the look for earlier bounces to the write of new ones, so that they are one.
+    /// Held from the look for earlier copies of a report to the write, so that they are one.
     writing: Mutex<()>,
 }
 
@@ -100,7 +99,7 @@ impl Capture {
     }
 
     /// Records finished attempts of one mail, with a bounce for each that ends its recipient
-    /// as failed or expired.
+    /// as failed or expired; the store leaves out those that a report has brought already.
     ///
     /// # Errors
     /// When the store does not take the batch.
@@ -113,18 +112,12 @@ impl Capture {
             matches!(attempt.decision, Decision::Failed | Decision::Expired)
                 && message.origin == Origin::App
         };
-        if !attempts.iter().any(|attempt| ends(&attempt)) {
-            return self.inner.store.commit(Batch { attempts, ..Batch::default() });
-        }
-        let _writing = self.writing();
         let rules = self.rules();
-        let known = self.reported_already(message)?;
         let now = self.inner.clock.now();
         let bounces: Vec<Bounce> = attempts
             .iter()
             .filter(ends)
             .filter_map(|attempt| evidence::inline(message, attempt, &rules, now))
-            .filter(|bounce| !known.contains(&bounce.key))
             .collect();
         for bounce in &bounces {
             let category = bounce.response.classification.category;
@@ -263,22 +256,6 @@ impl Capture {
         }
     }
 
-    /// What reports have said of the recipients of a mail in the queue.
-    fn reported_already(&self, message: &LiveMessage) -> Result<HashSet<BounceKey>, StoreError> {
-        // A mail that a report has ended is no longer in the queue; any other shows there
-        // whether a report has come in, so that most refusals need no look-up.
-        let untouched = self.inner.store.live(message.queue_id).is_some_and(|live| {
-            live.recipients.iter().all(|recipient| recipient.state != State::Bounced)
-        });
-        if untouched {
-            return Ok(HashSet::new());
-        }
-        let Ok(record) = self.inner.store.message(message.queue_id)? else {
-            return Ok(HashSet::new());
-        };
-        Ok(record.bounces.iter().map(|bounce| bounce.key).collect())
-    }
-
     fn load(&self, id: ReportId) -> Result<ReportRecord, StoreError> {
         self.inner
             .store
@@ -366,6 +343,7 @@ mod tests {
     use super::testing::{NOW, TestStore, attempt, dsn, id, live, report, submission};
     use super::*;
     use crate::mail::{Reply, Stage};
+    use crate::store::state::State;
     use crate::store::record::{Confidence, MatchMethod};
 
     const A: &str = "a@example.com";

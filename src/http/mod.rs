@@ -125,6 +125,13 @@ mod tests {
             String::from_utf8_lossy(&answer).into_owned()
         }
 
+        /// Returns once a request waits for the store to change.
+        async fn wait_for_waiter(&self) {
+            while self.store.watchers() == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+
         async fn stop(self) {
             self.stop.send(()).unwrap();
             self.running.await.unwrap();
@@ -465,10 +472,7 @@ mod tests {
         let url = format!("http://{}", server.address);
         let path = format!("/v1/messages/{}/wait?for=final&timeout=100", id(1));
         let waiting = tokio::spawn(async move { client::get(&url, &path, None).await });
-        // The store counts the waiters: the request has arrived when there is one more.
-        while server.store.changes().sender_receivers() < 2 {
-            tokio::task::yield_now().await;
-        }
+        server.wait_for_waiter().await;
         server.stop().await;
         assert_eq!(waiting.await.unwrap().unwrap().0, 200);
     }

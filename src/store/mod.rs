@@ -302,6 +302,12 @@ impl Store {
         self.shared.changes.subscribe()
     }
 
+    /// How many wait for news.
+    #[cfg(test)]
+    pub(crate) fn watchers(&self) -> usize {
+        self.shared.changes.receiver_count()
+    }
+
     /// Reports that have arrived and are not captured, oldest first.
     pub fn uncaptured_reports(&self, max: usize) -> Vec<ReportId> {
         self.shared.core().live.uncaptured().take(max).collect()
