@@ -117,7 +117,8 @@ fn attempt_response(attempt: &Attempt, rules: &Rules) -> Response {
     };
     let mut classification = rules.classify(&subject);
     let is_expired = attempt.decision == Decision::Expired;
-    if is_expired && classification.category == Category::Unknown {
+    // That the other side was out of order all the time is what expiry means.
+    if is_expired && matches!(classification.category, Category::Unknown | Category::ServerError) {
         classification = of_category(Category::DeliveryExpired);
     }
     let message = reply.map_or_else(|| error.to_owned(), ToString::to_string);
@@ -248,6 +249,10 @@ mod tests {
         assert_eq!(bounce.response.status, Some(DELIVERY_TIME_EXPIRED));
         assert_eq!(bounce.response.message, "connection refused");
         assert_eq!(bounce.response.code, None);
+        assert_eq!(bounce.response.classification.category, Category::DeliveryExpired);
+        let full = refused("452 4.2.2 mailbox full", Decision::Expired);
+        let bounce = inline(&message, &full, &rules, NOW).unwrap();
+        assert_eq!(bounce.response.classification.category, Category::MailboxFull);
         let odd = refused("450 zqxj", Decision::Expired);
         let bounce = inline(&message, &odd, &rules, NOW).unwrap();
         assert_eq!(bounce.response.classification.category, Category::DeliveryExpired);
