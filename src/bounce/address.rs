@@ -42,6 +42,58 @@ pub(super) fn clean(text: &str) -> Option<String> {
     sound.then(|| word.to_owned())
 }
 
+/// An address in a line, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found<'a> {
+    /// The address.
+    pub(super) text: &'a str,
+    /// Where it begins.
+    pub(super) start: usize,
+    /// Where it ends.
+    pub(super) end: usize,
+}
+
+/// The addresses in a line, in order.
+pub(super) fn scan(line: &str) -> Vec<Found<'_>> {
+    let mut found: Vec<Found<'_>> = Vec::new();
+    let mut from: usize = 0;
+    for (at, _) in line.match_indices('@') {
+        if at < from || found.len() >= PER_LINE_MAX {
+            continue;
+        }
+        let before = line.get(from..at).unwrap_or_default();
+        let local_len = if before.ends_with('"') {
+            let inner = before.strip_suffix('"').unwrap_or_default();
+            inner.rfind('"').map_or(0, |open| before.len().saturating_sub(open))
+        } else {
+            let is_local = |c: char| c.is_alphanumeric() || "!#$%&*+-/=?^_`{|}~.'".contains(c);
+            let tail = before.rfind(|c: char| !is_local(c)).map_or(before, |last| {
+                let width =
+                    before.get(last..).and_then(|t| t.chars().next()).map_or(1, char::len_utf8);
+                before.get(last.saturating_add(width)..).unwrap_or_default()
+            });
+            tail.trim_start_matches(['\'', '*', '-', '=', '.', '/', '#', '|']).len()
+        };
+        let after = line.get(at.saturating_add(1)..).unwrap_or_default();
+        let is_domain = |c: char| c.is_alphanumeric() || "-._".contains(c);
+        let domain_len = if after.starts_with('[') {
+            after.find(']').map_or(0, |close| close.saturating_add(1))
+        } else {
+            let end = after.find(|c: char| !is_domain(c)).unwrap_or(after.len());
+            after.get(..end).unwrap_or_default().trim_end_matches(['.', '-', '_']).len()
+        };
+        let start = at.saturating_sub(local_len);
+        let end = at.saturating_add(1).saturating_add(domain_len);
+        if local_len > 0 && domain_len > 0 && local_len <= 320 {
+            if let Some(text) = line.get(start..end) {
+                found.push(Found { text, start, end });
+                from = end;
+            }
+        }
+    }
+    found
+}
+
 /// Whether `text` is an address with a domain.
 pub(super) fn is_complete(text: &str) -> bool {
     text.contains('@') && (Address::parse(text).is_ok() || is_lenient(text))
@@ -96,6 +148,9 @@ fn unicode_decoded(text: &str) -> String {
     decoded
 }
 
+/// Addresses of one line that are looked at.
+const PER_LINE_MAX: usize = 50;
+
 fn is_type(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 20
@@ -105,6 +160,24 @@ fn is_type(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_found_in_lines() {
+        for (line, want) in [
+            ("<a@b.c>: no", vec!["a@b.c"]),
+            ("to a@b.c, d@e.f.", vec!["a@b.c", "d@e.f"]),
+            ("SMTP:a@b.c", vec!["a@b.c"]),
+            (r#"<"a b"@c.d>"#, vec![r#""a b"@c.d"#]),
+            ("'a@b.c'", vec!["a@b.c"]),
+            ("a@[192.0.2.1]", vec!["a@[192.0.2.1]"]),
+            ("an @ alone, @b, a@", vec![]),
+            ("名前a@b.c様", vec!["名前a@b.c様"]),
+            ("@@@@", vec![]),
+        ] {
+            let found: Vec<&str> = scan(line).into_iter().map(|found| found.text).collect();
+            assert_eq!(found, want, "{line}");
+        }
+    }
 
     #[test]
     fn recipients_of_dsn_fields_lose_all_wrapping() {

@@ -1,19 +1,17 @@
 //! The rows of a rules file, parsed once and matched in one pass over a text.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use super::category::Category;
 use super::classify::{Blocklist, Subject};
+use super::patterns::Patterns;
 use crate::mail::EnhancedStatus;
 
 /// The rows of a rules file, ready to be matched.
 #[derive(Debug)]
 pub struct Rules {
     rows: Vec<Row>,
-    patterns: Vec<Pattern>,
-    /// Patterns by the first three octets of their first piece.
-    anchors: HashMap<[u8; 3], Vec<usize>>,
+    patterns: Patterns,
 }
 
 /// Why a rules file cannot be used.
@@ -45,16 +43,6 @@ struct Row {
 enum Meaning {
     Category(Category),
     List(Blocklist),
-}
-
-/// Pieces that must stand in the text one after the other, and another pattern beside it.
-#[derive(Debug)]
-struct Pattern {
-    row: usize,
-    pieces: Vec<String>,
-    at_word_start: bool,
-    at_word_end: bool,
-    also: Vec<String>,
 }
 
 impl Rules {
@@ -89,21 +77,25 @@ impl Rules {
     ) -> (Option<Decision<'_>>, Option<&Blocklist>) {
         let mut by_text: Option<usize> = None;
         let mut list: Option<usize> = None;
-        for (start, window) in text.as_bytes().windows(3).enumerate() {
-            let &[a, b, c] = window else { continue };
-            for pattern in self.anchors.get(&[a, b, c]).into_iter().flatten() {
-                let Some(pattern) = self.patterns.get(*pattern) else { continue };
-                let Some(row) = self.rows.get(pattern.row) else { continue };
-                let is_list = matches!(row.meaning, Meaning::List(_));
-                let best = if is_list { &mut list } else { &mut by_text };
-                if best.is_none_or(|best| pattern.row < best)
-                    && row.holds(subject)
-                    && pattern.matches(text, start)
-                {
-                    *best = Some(pattern.row);
-                }
-            }
-        }
+        let best = std::cell::Cell::new((by_text, list));
+        let is_list = |row: usize| {
+            self.rows.get(row).is_some_and(|row| matches!(row.meaning, Meaning::List(_)))
+        };
+        self.patterns.scan(
+            text,
+            |row| {
+                let (by_text, list) = best.get();
+                let known = if is_list(row) { list } else { by_text };
+                known.is_none_or(|known| row < known)
+                    && self.rows.get(row).is_some_and(|row| row.holds(subject))
+            },
+            |row, _start| {
+                let (by_text, list) = best.get();
+                best.set(if is_list(row) { (by_text, Some(row)) } else { (Some(row), list) });
+                true
+            },
+        );
+        (by_text, list) = best.get();
         let alone = self
             .rows
             .iter()
@@ -124,7 +116,7 @@ impl Rules {
     }
 
     fn empty() -> Self {
-        Self { rows: Vec::new(), patterns: Vec::new(), anchors: HashMap::new() }
+        Self { rows: Vec::new(), patterns: Patterns::default() }
     }
 
     fn add_pattern(&mut self, text: &str) -> Result<(), String> {
@@ -132,29 +124,8 @@ impl Rules {
             return Err("a pattern stands before the first row".to_owned());
         };
         row.has_patterns = true;
-        let (text, also) = match text.split_once(" & ") {
-            Some((text, also)) => (text, also.trim().to_owned()),
-            None => (text, String::new()),
-        };
-        let at_word_start = text.starts_with('|');
-        let at_word_end = text.ends_with('|');
-        let pieces: Vec<String> =
-            text.trim_matches('|').split('*').map(|piece| piece.trim().to_owned()).collect();
-        if text.chars().any(char::is_uppercase) || also.chars().any(char::is_uppercase) {
-            return Err(format!("pattern `{text}` is not in lower case"));
-        }
-        if pieces.iter().any(String::is_empty) {
-            return Err(format!("pattern `{text}` begins or ends with `*`"));
-        }
-        let first = pieces.first().map(String::as_bytes).unwrap_or_default();
-        let Some(&[a, b, c]) = first.get(..3) else {
-            return Err(format!("pattern `{text}` begins with less than three octets"));
-        };
-        self.anchors.entry([a, b, c]).or_default().push(self.patterns.len());
         let row = self.rows.len().saturating_sub(1);
-        let also = if also.is_empty() { Vec::new() } else { vec![also] };
-        self.patterns.push(Pattern { row, pieces, at_word_start, at_word_end, also });
-        Ok(())
+        self.patterns.add(row, text)
     }
 }
 
@@ -178,32 +149,6 @@ impl Row {
 
 fn holds(wanted: &[String], found: Option<&str>, same: impl Fn(&str, &str) -> bool) -> bool {
     wanted.is_empty() || found.is_some_and(|found| wanted.iter().any(|want| same(found, want)))
-}
-
-impl Pattern {
-    /// Whether the pattern matches `text` with its first piece at `start`.
-    fn matches(&self, text: &str, start: usize) -> bool {
-        let octets = text.as_bytes();
-        let Some((first, others)) = self.pieces.split_first() else { return false };
-        let Some(mut rest) = octets.get(start..).and_then(|t| t.strip_prefix(first.as_bytes()))
-        else {
-            return false;
-        };
-        let is_word = |octet: Option<&u8>| octet.is_some_and(u8::is_ascii_alphanumeric);
-        if self.at_word_start && is_word(start.checked_sub(1).and_then(|at| octets.get(at))) {
-            return false;
-        }
-        for piece in others {
-            let reach = piece.len().saturating_add(WILDCARD_BYTES_MAX);
-            let near = rest.get(..reach).unwrap_or(rest);
-            let Some(at) = near.windows(piece.len()).position(|w| w == piece.as_bytes()) else {
-                return false;
-            };
-            rest = rest.get(at.saturating_add(piece.len())..).unwrap_or_default();
-        }
-        !(self.at_word_end && is_word(rest.first()))
-            && self.also.iter().all(|also| text.contains(also.as_str()))
-    }
 }
 
 /// `category  id  [condition ...]` or `list  ip|domain  Name`.
@@ -253,8 +198,6 @@ impl fmt::Display for RulesError {
 
 impl std::error::Error for RulesError {}
 
-/// Octets that a `*` may stand for.
-const WILDCARD_BYTES_MAX: usize = 120;
 /// The rules that come with this program.
 const COMPILED_IN: &str = include_str!("rules.txt");
 

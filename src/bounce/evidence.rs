@@ -1,0 +1,166 @@
+//! What speaks for a mail being a report, and against it, besides what it says.
+
+use super::address;
+use super::freeform::Notice;
+use super::mime::Mail;
+use super::notice::{Group, Words};
+
+/// What the header of a mail says about who wrote it and why.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Evidence {
+    /// A mail delivery agent is named in `From`.
+    from_daemon: bool,
+    /// The return path is null or a mail delivery agent's.
+    null_path: bool,
+    /// There is an `X-Failed-Recipients` field.
+    failed_recipients: bool,
+    /// Which words the subject has.
+    subject: Words,
+    /// The subject answers or forwards another.
+    is_answer: bool,
+    /// It came through a mailing list, or is a newsletter.
+    is_list: bool,
+    /// It is a notification of Amazon SNS.
+    pub(super) is_sns: bool,
+    /// A product that reports failures is named.
+    is_product: bool,
+    /// The notice's own addresses, in lower case.
+    pub(super) own: Vec<String>,
+}
+
+impl Evidence {
+    /// Looks at the header of a mail.
+    pub(super) fn of(mail: &Mail<'_>) -> Self {
+        let headers = &mail.headers;
+        let text = |name: &str| headers.text(name).unwrap_or_default().to_lowercase();
+        let from = text("from");
+        let path = text("return-path");
+        let subject = text("subject");
+        let own =
+            ["from", "to", "reply-to", "sender", "delivered-to", "x-original-to", "errors-to"]
+                .iter()
+                .flat_map(|name| {
+                    let value = text(name);
+                    address::scan(&value)
+                        .into_iter()
+                        .map(|found| found.text.to_owned())
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+        Self {
+            from_daemon: is_daemon(&from),
+            null_path: path.trim() == "<>" || is_daemon(&path),
+            failed_recipients: headers.has("x-failed-recipients"),
+            is_answer: is_answer(&subject),
+            subject: Words::of(&subject),
+            is_list: headers.has("list-unsubscribe")
+                || headers.has("list-id")
+                || headers.has("list-post"),
+            is_sns: from.contains("sns.amazonaws.com") || headers.has("x-amz-sns-message-id"),
+            is_product: PRODUCTS.iter().any(|name| from.contains(name)),
+            own,
+        }
+    }
+
+    /// Whether it is worth reading the text.
+    pub(super) fn may_be_report(&self) -> bool {
+        self.has_sender() || self.is_sns || self.is_product || self.subject.has(Group::Subject)
+    }
+
+    /// Whether a mail with a delivery-status part was sent by a person, who attached it.
+    pub(super) fn is_sent_by_hand(&self, is_report: bool) -> bool {
+        let has_subject = self.subject.has(Group::Subject) || self.subject.has(Group::Delay);
+        if is_report {
+            return self.is_answer && !self.has_sender();
+        }
+        !self.has_sender() && (self.is_answer || !has_subject)
+    }
+
+    /// Which rule makes a report of a notice that was read.
+    pub(super) fn decide(&self, notice: &Notice, returns_mail: bool) -> Option<&'static str> {
+        let words = notice.words;
+        let names_one = !notice.recipients.is_empty();
+        let says_so = words.has(Group::Failure) || words.has(Group::Delay);
+        let has_subject = self.subject.has(Group::Subject);
+        if self.failed_recipients && (self.from_daemon || says_so) {
+            return Some("notice.x-failed-recipients");
+        }
+        if self.is_answer && !self.from_daemon && !(self.null_path && has_subject) {
+            // People quote and forward reports; only a machine's own answer reports anew.
+            return (Self::is_report_by_form(notice) && has_subject && !self.is_list)
+                .then_some("notice.answer-by-form");
+        }
+        if self.from_daemon && (says_so || (has_subject && (names_one || returns_mail))) {
+            let is_other =
+                words.has(Group::Autoreply) && !names_one && !returns_mail && !has_subject;
+            return (!is_other).then_some("notice.from-daemon");
+        }
+        if self.null_path && says_so && (names_one || returns_mail || has_subject) {
+            let is_other = words.has(Group::Autoreply) && !returns_mail && !has_subject;
+            return (!is_other).then_some("notice.null-return-path");
+        }
+        if self.is_list && !returns_mail {
+            return None;
+        }
+        let is_thing = words.has(Group::Things);
+        if has_subject && says_so && names_one && !is_thing && !words.has(Group::Autoreply) {
+            return Some("notice.subject-and-text");
+        }
+        (has_subject && returns_mail && says_so && !is_thing)
+            .then_some("notice.subject-and-returned-mail")
+    }
+
+    /// Whether a notice has the form of a report although its sender does not.
+    fn is_report_by_form(notice: &Notice) -> bool {
+        notice.recipients.len() == 1
+            && notice.words.has(Group::Failure)
+            && !notice.words.has(Group::Things)
+            && notice.summary.len() < 600
+            && !notice.summary.contains("wrote:")
+            && !notice.summary.to_ascii_lowercase().contains("forwarded message")
+    }
+
+    /// Whether a notice tells of a delay rather than a failure.
+    pub(super) fn is_delay(&self, notice: &Notice) -> bool {
+        let says = notice.words.has(Group::Delay) || self.subject.has(Group::Delay);
+        says && !notice.words.has(Group::Final) && !self.subject.has(Group::Final)
+    }
+
+    fn has_sender(&self) -> bool {
+        self.from_daemon || self.null_path || self.failed_recipients
+    }
+}
+
+/// Whether a `From` or `Return-Path` names a mail delivery agent.
+fn is_daemon(value: &str) -> bool {
+    value.contains("<>") || DAEMONS.iter().any(|name| value.contains(name))
+}
+
+fn is_answer(subject: &str) -> bool {
+    let subject = subject.trim_start();
+    ["re:", "fwd:", "fw:", "aw:", "wg:", "sv:", "antw:", "tr:", "rv:", "r:", "[fwd:", "re "]
+        .iter()
+        .any(|mark| subject.starts_with(mark))
+}
+
+const DAEMONS: &[&str] = &[
+    "mailer-daemon",
+    "mailerdaemon",
+    "mailer daemon",
+    "mail-daemon",
+    "postmaster",
+    "mail delivery",
+    "mail administrator",
+    "delivery subsystem",
+    "system administrator",
+    "mail system",
+    "internet mail delivery",
+    "mailsystem",
+    "mail-system",
+    "smtp_mail_service",
+    "mdaemon",
+    "microsoft outlook",
+    "microsoft exchange",
+];
+/// Products that write reports in their own name.
+const PRODUCTS: &[&str] = &["symantec_antivirus", "imss@", "interscan", "mailmarshal", "mailscan"];

@@ -1,0 +1,180 @@
+//! HTML to lines of text, as far as notices need it.
+
+/// The text of an HTML page: tags that end a line become line ends, everything else that is
+/// markup disappears, entities become their characters.
+pub(super) fn to_text(html: &str) -> String {
+    let mut text = String::with_capacity(html.len() / 2);
+    let mut rest = html;
+    while let Some(at) = rest.find(['<', '&', '\n', '\r']) {
+        let (before, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        text.push_str(before);
+        rest = match tail.as_bytes().first() {
+            Some(b'<') => after_tag(tail, &mut text),
+            Some(b'&') => after_entity(tail, &mut text),
+            // A line end in HTML is a space.
+            _ => {
+                text.push(' ');
+                tail.get(1..).unwrap_or_default()
+            }
+        };
+    }
+    text.push_str(rest);
+    text
+}
+
+/// Passes over a tag, or takes a `<` that begins none as it is.
+fn after_tag<'a>(tail: &'a str, text: &mut String) -> &'a str {
+    let inner = tail.get(1..).unwrap_or_default();
+    if let Some(comment) = inner.strip_prefix("!--") {
+        return comment.split_once("-->").map_or("", |(_, after)| after);
+    }
+    let name_end =
+        inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '/').unwrap_or(inner.len());
+    let name = inner.get(..name_end).unwrap_or_default().to_ascii_lowercase();
+    let name = name.trim_matches('/');
+    let begins_tag = inner.starts_with(['/', '!', '?']) || is_tag(name);
+    let Some((tag, after)) = inner.split_once('>').filter(|_| begins_tag) else {
+        text.push('<');
+        return inner;
+    };
+    if matches!(name, "style" | "script" | "title")
+        && !inner.starts_with('/')
+        && !tag.ends_with('/')
+    {
+        let end = format!("</{name}");
+        let at = super::text::find_ignore_case(after, &end).unwrap_or(after.len());
+        return after.get(at..).unwrap_or_default();
+    }
+    if is_block(name) {
+        text.push('\n');
+    }
+    after
+}
+
+fn is_tag(name: &str) -> bool {
+    is_block(name)
+        || matches!(
+            name,
+            "a" | "abbr"
+                | "b"
+                | "big"
+                | "body"
+                | "center"
+                | "code"
+                | "em"
+                | "font"
+                | "head"
+                | "html"
+                | "i"
+                | "img"
+                | "input"
+                | "link"
+                | "meta"
+                | "o"
+                | "s"
+                | "script"
+                | "small"
+                | "span"
+                | "strong"
+                | "style"
+                | "sub"
+                | "sup"
+                | "title"
+                | "tt"
+                | "u"
+                | "tbody"
+                | "thead"
+                | "col"
+                | "colgroup"
+                | "label"
+                | "button"
+                | "form"
+                | "base"
+        )
+}
+
+fn is_block(name: &str) -> bool {
+    matches!(
+        name,
+        "br" | "p"
+            | "div"
+            | "tr"
+            | "td"
+            | "th"
+            | "table"
+            | "li"
+            | "ul"
+            | "ol"
+            | "dl"
+            | "dt"
+            | "dd"
+            | "hr"
+            | "h1"
+            | "h2"
+            | "h3"
+            | "h4"
+            | "h5"
+            | "h6"
+            | "pre"
+            | "blockquote"
+            | "section"
+            | "header"
+            | "footer"
+            | "address"
+            | "article"
+    )
+}
+
+/// Takes an entity as its character, or a `&` that begins none as it is.
+fn after_entity<'a>(tail: &'a str, text: &mut String) -> &'a str {
+    let inner = tail.get(1..).unwrap_or_default();
+    let end = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '#').unwrap_or(inner.len());
+    let name = inner.get(..end).filter(|name| name.len() <= 8).unwrap_or_default();
+    let found = match name {
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "amp" => Some('&'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        "nbsp" => Some(' '),
+        _ => name.strip_prefix('#').and_then(number).and_then(char::from_u32),
+    };
+    match found {
+        Some(c) => {
+            text.push(c);
+            let after = inner.get(end..).unwrap_or_default();
+            after.strip_prefix(';').unwrap_or(after)
+        }
+        None => {
+            text.push('&');
+            inner
+        }
+    }
+}
+
+fn number(digits: &str) -> Option<u32> {
+    match digits.strip_prefix(['x', 'X']) {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => digits.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_goes_and_lines_and_addresses_stay() {
+        for (html, want) in [
+            ("<html><body>a<br>b</body></html>", "a\nb"),
+            ("<p>User <b>x</b>&nbsp;unknown</p>", "\nUser x unknown\n"),
+            ("to &lt;a@b.c&gt; &amp; <d@e.f>", "to <a@b.c> & <d@e.f>"),
+            ("a<!-- no -->b<style>p{}</style>c", "abc"),
+            ("&#64;&#x41;&bogus;&", "@A&bogus;&"),
+            ("unclosed <p", "unclosed <p"),
+            ("a <script>never closed", "a "),
+        ] {
+            assert_eq!(to_text(html), want);
+        }
+    }
+}
