@@ -32,7 +32,12 @@ pub(super) fn clean(text: &str) -> Option<String> {
         }
         _ => text,
     };
-    let text = text.trim_matches(['<', '>', '"', '\'', ' ', '\t', ',', ';', ':', '(', ')']);
+    let text = text.trim_matches(['<', '>', '\'', ' ', '\t', ',', ';', '(', ')']);
+    let text = match text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) => inner,
+        None if text.contains("\"@") => text,
+        None => text.trim_matches(['"', ':']),
+    };
     let text = super::text::strip_prefix_ignore_case(text, "mailto:").unwrap_or(text);
     let text = super::text::strip_prefix_ignore_case(text, "smtp:").unwrap_or(text);
     let quoted = text.starts_with('"') || text.contains("\"@");
@@ -81,6 +86,12 @@ pub(super) fn scan(line: &str) -> Vec<Found<'_>> {
         } else {
             let end = after.find(|c: char| !is_domain(c)).unwrap_or(after.len());
             after.get(..end).unwrap_or_default().trim_end_matches(['.', '-', '_']).len()
+        };
+        // `SMTP=a@b` is an address of Exchange in the manner of X.400.
+        let local = before.get(before.len().saturating_sub(local_len)..).unwrap_or_default();
+        let local_len = match super::text::strip_prefix_ignore_case(local, "smtp=") {
+            Some(rest) => rest.len(),
+            None => local_len,
         };
         let start = at.saturating_sub(local_len);
         let end = at.saturating_add(1).saturating_add(domain_len);

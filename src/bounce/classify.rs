@@ -13,6 +13,8 @@ pub struct Subject<'a> {
     pub code: Option<u16>,
     /// The enhanced status, where one is known.
     pub status: Option<EnhancedStatus>,
+    /// The SMTP command that was answered, such as `RCPT`, where it is known.
+    pub command: Option<&'a str>,
     /// The text: of the reply, or the diagnostic or the report's own words.
     pub text: &'a str,
 }
@@ -51,7 +53,11 @@ impl Rules {
     /// Classifies one failure. Never fails: without a matching row it is `unknown`.
     pub fn classify(&self, subject: &Subject<'_>) -> Classification {
         let text = normalized(subject.text);
-        let (decision, list) = self.decide(subject, &text);
+        let reply = reply_in(&text);
+        let (mut decision, mut list) = self.decide(subject, reply);
+        if reply.len() < text.len() && decision.is_none_or(|decision| decision.is_vague) {
+            (decision, list) = self.decide(subject, &text);
+        }
         let category = decision.map_or(Category::Unknown, |decision| decision.category);
         let is_listing = matches!(category, Category::IpBlacklisted | Category::DomainBlacklisted);
         Classification {
@@ -68,7 +74,8 @@ impl Rules {
 /// Classifies a reply as a server wrote it, code and enhanced status in front of the text.
 pub fn classify_reply(rules: &Rules, reply: &str) -> Classification {
     let said = super::reason::of(reply);
-    rules.classify(&Subject { code: said.code, status: said.status, text: reply })
+    let command = said.command.as_deref();
+    rules.classify(&Subject { code: said.code, status: said.status, text: reply, command })
 }
 
 /// The text as the patterns are written: lower case, single spaces, addresses as `@`, the codes
@@ -92,6 +99,18 @@ fn normalized(text: &str) -> String {
     }
     normal.push(' ');
     normal
+}
+
+/// The reply that a text quotes, from its code on; the whole text where it quotes none. What
+/// stands in front of it are the words of the system that reports it, which are the same for
+/// every failure.
+fn reply_in(text: &str) -> &str {
+    let is_code = |at: &usize| {
+        let word = text.get(at.saturating_add(1)..).unwrap_or_default().as_bytes();
+        matches!(word, [b'4' | b'5', b'0'..=b'5', c, b' ' | b':', ..] if c.is_ascii_digit())
+    };
+    let start = text.match_indices([' ', '(', '\'']).map(|(at, _)| at).find(is_code);
+    start.and_then(|start| text.get(start..)).unwrap_or(text)
 }
 
 /// `550-5.7.1` or `550-text` in the middle of a text: the head of a line that was continued.

@@ -12,6 +12,11 @@ use super::{address, arf, autoreply, dsn, original, reason, sns};
 
 /// Reads a mail.
 pub(super) fn read(raw: &[u8]) -> Facts {
+    read_at(raw, 0)
+}
+
+/// Reads a mail that lies `depth` mails deep inside the one that was handed in.
+fn read_at(raw: &[u8], depth: usize) -> Facts {
     let raw = with_line_feeds(raw);
     let mail = mime::parse(&raw);
     let mut facts = Facts {
@@ -24,7 +29,7 @@ pub(super) fn read(raw: &[u8]) -> Facts {
     let known = arf::read(&mail, &mut facts)
         || arf::read_mdn(&mail, &mut facts)
         || status_report(&mail, &evidence, &mut facts)
-        || notice(&mail, &evidence, &mut facts);
+        || notice(&mail, &evidence, depth, &mut facts);
     if !known && let Some(rule) = autoreply::rule(&mail) {
         facts.verdict = Verdict::Autoreply;
         facts.because("verdict", rule);
@@ -64,6 +69,13 @@ fn status_report(mail: &Mail<'_>, evidence: &Evidence, facts: &mut Facts) -> boo
     }
     facts.report = status.report;
     facts.original = original::embedded(mail).unwrap_or_default();
+    let named = failed_recipients(mail);
+    for recipient in &mut facts.report.recipients {
+        // A pipe or a file is no recipient that anybody wrote to.
+        if let ([only], false) = (named.as_slice(), recipient.final_recipient.contains('@')) {
+            recipient.final_recipient.clone_from(only);
+        }
+    }
     let needs_text = facts.report.recipients.is_empty()
         || facts.original.message_id.is_none()
         || facts.report.recipients.iter().any(|r| r.diagnostic.is_none());
@@ -114,7 +126,7 @@ fn fill_in(
 }
 
 /// Reads a notice for people; whether it is one.
-fn notice(mail: &Mail<'_>, evidence: &Evidence, facts: &mut Facts) -> bool {
+fn notice(mail: &Mail<'_>, evidence: &Evidence, depth: usize, facts: &mut Facts) -> bool {
     if !evidence.may_be_report() {
         return false;
     }
@@ -129,6 +141,9 @@ fn notice(mail: &Mail<'_>, evidence: &Evidence, facts: &mut Facts) -> bool {
     let returns_mail = split.returns_mail || embedded.is_some();
     let Some(rule) = evidence.decide(&notice, returns_mail) else { return false };
     facts.because("verdict", rule);
+    if notice.recipients.is_empty() && enclosed(mail, &split, depth, facts) {
+        return true;
+    }
     facts.because("recipients", notice.rule);
     facts.original = embedded.unwrap_or_default();
     printed_original(facts, &split);
@@ -147,6 +162,35 @@ fn notice(mail: &Mail<'_>, evidence: &Evidence, facts: &mut Facts) -> bool {
         Verdict::Bounce if is_delay && facts.report.recipients.is_empty() => Verdict::Delayed,
         verdict => verdict,
     };
+    true
+}
+
+/// Reads the report that a notice wraps, where the notice itself names nobody.
+fn enclosed(mail: &Mail<'_>, split: &Split, depth: usize, facts: &mut Facts) -> bool {
+    if depth >= ENCLOSED_DEPTH_MAX || !failed_recipients(mail).is_empty() {
+        return false;
+    }
+    let part = mail.parts.iter().find(|part| part.is(&["message/rfc822"]));
+    let inner = match part {
+        Some(part) => read_at(&part.octets(ENCLOSED_BYTES_MAX), depth.saturating_add(1)),
+        None if !split.returned.is_empty() => {
+            read_at(split.returned.as_bytes(), depth.saturating_add(1))
+        }
+        None => return false,
+    };
+    if !matches!(inner.verdict, Verdict::Bounce | Verdict::Delayed)
+        || inner.report.recipients.is_empty()
+    {
+        return false;
+    }
+    facts.verdict = inner.verdict;
+    facts.report = inner.report;
+    // What came back is the inner report; what that one names is a reference of this one.
+    facts.original =
+        original::embedded(mail).or_else(|| split.original.clone()).unwrap_or_default();
+    facts.original.rebound_id = facts.original.rebound_id.or(inner.original.rebound_id);
+    facts.references.extend(inner.original.message_id);
+    facts.because("recipients", "notice.enclosed-report");
     true
 }
 
@@ -251,7 +295,6 @@ fn printed_original(facts: &mut Facts, split: &Split) {
     if facts.original.message_id.is_some() {
         return;
     }
-    let own = facts.message_id.clone();
     if let Some(printed) = &split.original {
         if facts.original.headers.is_empty() {
             facts.original = printed.clone();
@@ -261,11 +304,9 @@ fn printed_original(facts: &mut Facts, split: &Split) {
         facts.because("original.message_id", "returned.printed-header");
     }
     if facts.original.message_id.is_none() {
-        facts.original.message_id = returned::printed_id(&split.own);
-    }
-    // What a text prints may be the id of the report itself, which names nothing of ours.
-    if facts.original.message_id == own {
-        facts.original.message_id = None;
+        // A line in the text may give the id of the report itself, which names nothing of ours.
+        let printed = returned::printed_id(&split.own);
+        facts.original.message_id = printed.filter(|id| facts.message_id.as_ref() != Some(id));
     }
 }
 
@@ -352,5 +393,9 @@ const STATUS_PARTS_MAX: usize = 8;
 const TEXT_BYTES_MAX: usize = 131_072;
 /// Addresses of `X-Failed-Recipients` that are kept.
 const FAILED_RECIPIENTS_MAX: usize = 200;
+/// Reports inside reports that are read.
+const ENCLOSED_DEPTH_MAX: usize = 2;
+/// Octets of an enclosed report that are read.
+const ENCLOSED_BYTES_MAX: usize = 262_144;
 /// Rules that are noted.
 const WHY_MAX: usize = 200;

@@ -9,7 +9,7 @@ use super::address::{of_field, typed};
 use super::facts::{Action, Diagnostic, RecipientFacts, Report};
 use super::headers::field_name;
 use super::reason;
-use super::text::{field_text, next_line};
+use super::text::{field_text, next_line, unfold};
 use crate::mail::{EnhancedStatus, Timestamp};
 
 /// What a delivery-status part says.
@@ -56,7 +56,10 @@ pub(super) fn read(text: &[u8]) -> Dsn {
         let raw = start.get(..start.len().saturating_sub(rest.len())).unwrap_or(start);
         if let Some((name, colon)) = field_name(line) {
             let body = raw.get(colon.saturating_add(1)..).unwrap_or_default();
-            group.push((String::from_utf8_lossy(name).to_ascii_lowercase(), field_text(body)));
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            // Encoded words stand in texts; in an address they would be its own characters.
+            let value = if is_recipient_name(&name) { unfold(body) } else { field_text(body) };
+            group.push((name, value));
         } else if let Some((_, value)) = group.last_mut() {
             // A line that lost its fold: it goes on with the field above.
             value.push(' ');

@@ -20,6 +20,8 @@ pub(super) struct Evidence {
     is_answer: bool,
     /// It came through a mailing list, or is a newsletter.
     is_list: bool,
+    /// It says by its type that it is a report about a delivery.
+    is_report: bool,
     /// It is a notification of Amazon SNS.
     pub(super) is_sns: bool,
     /// A product that reports failures is named.
@@ -56,6 +58,7 @@ impl Evidence {
             is_list: headers.has("list-unsubscribe")
                 || headers.has("list-id")
                 || headers.has("list-post"),
+            is_report: mail.report_type == "delivery-status",
             is_sns: from.contains("sns.amazonaws.com") || headers.has("x-amz-sns-message-id"),
             is_product: PRODUCTS.iter().any(|name| from.contains(name)),
             own,
@@ -84,6 +87,9 @@ impl Evidence {
         let has_subject = self.subject.has(Group::Subject);
         if self.failed_recipients && (self.from_daemon || says_so) {
             return Some("notice.x-failed-recipients");
+        }
+        if self.is_report && self.from_daemon && has_subject {
+            return Some("notice.report-without-status");
         }
         if self.is_answer && !self.from_daemon && !(self.null_path && has_subject) {
             // People quote and forward reports; only a machine's own answer reports anew.

@@ -8,7 +8,7 @@ use super::address::{self, Found};
 use super::facts::{Action, Diagnostic, RecipientFacts};
 use super::notice::{Group, Words};
 use super::reason;
-use super::text::{contains_ignore_case, head, strip_prefix_ignore_case};
+use super::text::{head, strip_prefix_ignore_case};
 
 /// What a notice says.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +51,9 @@ struct Reader<'a> {
     own: &'a [String],
     current: Option<usize>,
     blanks: usize,
-    rcpt: Option<String>,
+    rcpts: Vec<String>,
+    in_rcpt: bool,
+    opening: bool,
     reply: Option<String>,
 }
 
@@ -59,6 +61,7 @@ struct Reader<'a> {
 pub(super) fn read(text: &str, own: &[String]) -> Notice {
     let mut reader = Reader { own, ..Reader::default() };
     let mut summary = String::new();
+    let mut ruled = false;
     let mut words_text = String::new();
     for line in text.lines().take(LINES_MAX) {
         let line = head(line, LINE_BYTES_MAX).trim_end();
@@ -68,7 +71,9 @@ pub(super) fn read(text: &str, own: &[String]) -> Notice {
         words_text.push_str(&line.to_lowercase());
         // A phrase may be folded; a paragraph ends with an empty line.
         words_text.push(if line.trim().is_empty() { '\n' } else { ' ' });
-        if !line.trim().is_empty() && summary.len() < SUMMARY_BYTES_MAX {
+        // Behind a ruler stands what some scanner or signature adds.
+        ruled |= !summary.is_empty() && is_ruler(line);
+        if !line.trim().is_empty() && !ruled && summary.len() < SUMMARY_BYTES_MAX {
             summary.push_str(line.trim());
             summary.push(' ');
         }
@@ -91,10 +96,13 @@ impl Reader<'_> {
             && !self.leading(trimmed)
             && !self.keyed(trimmed)
             && !self.phrased(trimmed)
+            && !self.local_part(line)
         {
             self.reason(trimmed);
         }
         self.blanks = 0;
+        self.opening =
+            trimmed.ends_with(':') && Words::of(&trimmed.to_lowercase()).has(Group::Failure);
     }
 
     /// A blank line ends a reason that already says something precise.
@@ -110,10 +118,13 @@ impl Reader<'_> {
         let sent = strip_any(line, &[">>>", "In:", "C:"]);
         if let Some(command) = sent {
             let command = command.trim_start();
-            if strip_prefix_ignore_case(command, "rcpt").is_some() {
-                self.rcpt = address::scan(command).first().map(|found| found.text.to_owned());
-            } else {
-                self.rcpt = None;
+            self.in_rcpt = strip_prefix_ignore_case(command, "rcpt").is_some();
+            if strip_prefix_ignore_case(command, "mail").is_some() {
+                self.rcpts.clear();
+            }
+            if self.in_rcpt && self.rcpts.len() < KNOWN_MAX {
+                self.rcpts
+                    .extend(address::scan(command).first().map(|found| found.text.to_owned()));
             }
             self.current = None;
             return true;
@@ -128,19 +139,23 @@ impl Reader<'_> {
         }
         let found = address::scan(reply);
         let first = found.first().filter(|found| self.is_foreign(found.text));
-        let address = first.map(|found| found.text.to_owned()).or_else(|| self.rcpt.clone());
-        match address {
-            Some(address) if is_failure_code(reply) => {
-                let known =
-                    self.candidates.iter().position(|c| c.address.eq_ignore_ascii_case(&address));
-                match known {
-                    Some(at) => self.add_reason(at, reply),
-                    None => self.add(&address, Sureness::Transcript, reply),
-                }
-                self.current = None;
-            }
-            _ => self.reason(reply),
+        let refused: Vec<String> = match first {
+            Some(found) => vec![found.text.to_owned()],
+            None if self.in_rcpt => self.rcpts.last().cloned().into_iter().collect(),
+            // What is refused after the recipients is refused for all of them.
+            None => self.rcpts.clone(),
+        };
+        if refused.is_empty() || !is_failure_code(reply) {
+            self.reason(reply);
+            return true;
         }
+        for address in refused {
+            self.add(&address, Sureness::Transcript, "");
+            if let Some(at) = self.current {
+                self.add_reason(at, reply);
+            }
+        }
+        self.current = None;
         true
     }
 
@@ -204,11 +219,18 @@ impl Reader<'_> {
 
     fn begins_with(&self, line: &str, first: &Found<'_>) -> bool {
         let before = line.get(..first.start).unwrap_or_default();
-        let mark =
-            |c: char| c.is_whitespace() || "<\"'[(*-•·#>|:=.～".contains(c) || c.is_ascii_digit();
-        let before = before.trim_matches(mark);
+        let before = before.trim();
+        let number = before.trim_end_matches(['<', '"', '\'', ' ', '\t']);
+        let digits = number.trim_end_matches(['.', ')', ':']);
+        let is_number = !digits.is_empty()
+            && digits.len() <= 2
+            && digits.len() < number.len()
+            && digits.bytes().all(|b| b.is_ascii_digit());
+        let mark = |c: char| c.is_whitespace() || "<\"'[(*-•·#>|:=～".contains(c);
+        let before = if is_number { "" } else { before.trim_matches(mark) };
         let prefix = before.trim_end_matches([';', ':']).trim().to_ascii_lowercase();
         matches!(prefix.as_str(), "" | "smtp" | "rfc822" | "mailto" | "user" | "internet")
+            || prefix.starts_with("c=")
             || (before.len() <= 40
                 && line.get(first.start.saturating_sub(1)..first.start) == Some("<")
                 && before.starts_with('"')
@@ -269,11 +291,8 @@ impl Reader<'_> {
         ]
         .iter()
         .any(|word| lower.contains(word));
-        if is_help
-            || !(words.has(Group::Failure)
-                || lower.contains("you sent mail to")
-                || lower.contains("message to"))
-        {
+        let names = NAMING_WORDS.iter().any(|word| lower.contains(word));
+        if is_help || !(words.has(Group::Failure) || names) {
             return false;
         }
         let mut any = false;
@@ -287,6 +306,21 @@ impl Reader<'_> {
             self.add_reason(at, line);
         }
         any
+    }
+
+    /// A lone word below `... could not be delivered:`: a local part of the notice's own
+    /// domain.
+    fn local_part(&mut self, line: &str) -> bool {
+        let word = line.trim();
+        let is_word = word.len() <= 64
+            && line.starts_with([' ', '\t'])
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c));
+        let domain = self.own.first().and_then(|own| own.split_once('@')).map(|(_, domain)| domain);
+        if let Some(domain) = domain.filter(|_| self.opening && is_word) {
+            self.add(&format!("{word}@{domain}"), Sureness::Words, "");
+            return true;
+        }
+        false
     }
 
     /// A line that belongs to the recipient above it.
@@ -398,6 +432,11 @@ fn spread_reasons(candidates: &mut [Candidate]) {
     }
 }
 
+fn is_ruler(line: &str) -> bool {
+    let line = line.trim();
+    line.len() >= 20 && line.chars().all(|c| "-_=*~".contains(c))
+}
+
 fn has_code(text: &str) -> bool {
     let said = reason::of(text);
     said.code.is_some() || said.status.is_some()
@@ -427,7 +466,7 @@ fn is_service(address: &str) -> bool {
 fn is_sentence(text: &str) -> bool {
     ["wrote", "schrieb", "a écrit", "if ", "for ", "and ", "or ", "to ", "with "]
         .iter()
-        .any(|word| contains_ignore_case(head(text, 12), word))
+        .any(|word| strip_prefix_ignore_case(text, word).is_some())
 }
 
 /// White space as single spaces.
@@ -448,6 +487,16 @@ fn collapsed(text: &str) -> String {
     out
 }
 
+/// Words that stand in front of the recipient of a mail.
+const NAMING_WORDS: &[&str] = &[
+    "you sent mail to",
+    "message to",
+    "mail to",
+    "addressed to",
+    "sent to",
+    "e-mail to",
+    "email to",
+];
 const RECIPIENT_KEYS: &[&str] = &[
     "recipient",
     "address",
@@ -462,7 +511,8 @@ const RECIPIENT_KEYS: &[&str] = &[
     "destin",
     "empfänger",
     "получател",
-    "reason",
+    "error-for",
+    "error for",
     "could not be",
     "sent to",
     "dest",

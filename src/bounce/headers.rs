@@ -79,12 +79,28 @@ pub(super) fn split(mail: &[u8]) -> (&[u8], &[u8]) {
             return (mail.get(..end).unwrap_or_default(), tail);
         }
         let is_fold = end > 0 && matches!(line.first(), Some(b' ' | b'\t'));
-        if !is_fold && !is_field(line) && !is_field(next_line(tail).0) {
+        if !is_fold && !is_field(line) && !goes_on(tail) {
             return (mail.get(..end).unwrap_or_default(), rest);
         }
         end = mail.len().saturating_sub(tail.len());
         rest = tail;
     }
+}
+
+/// Whether fields go on within a few lines, none of them blank.
+fn goes_on(text: &[u8]) -> bool {
+    let mut rest = text;
+    for _ in 0..BROKEN_LINES_MAX {
+        let (line, tail) = next_line(rest);
+        if line.trim_ascii().is_empty() {
+            return false;
+        }
+        if !matches!(line.first(), Some(b' ' | b'\t')) && is_field(line) {
+            return true;
+        }
+        rest = tail;
+    }
+    false
 }
 
 fn is_field(line: &[u8]) -> bool {
@@ -101,6 +117,8 @@ pub(super) fn field_name(line: &[u8]) -> Option<(&[u8], usize)> {
     (!name.is_empty() && sound).then_some((name, colon))
 }
 
+/// Lines in a row that may be broken folds.
+const BROKEN_LINES_MAX: usize = 4;
 /// Octets of a field name with the white space behind it.
 const NAME_BYTES_MAX: usize = 80;
 /// Fields of one header block that are looked at.

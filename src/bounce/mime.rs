@@ -18,6 +18,8 @@ pub(super) struct Part<'a> {
     pub(super) encoding: Encoding,
     /// Whether its header says that it is a file.
     pub(super) is_attachment: bool,
+    /// The header block as it stands in the mail.
+    pub(super) header: &'a [u8],
     /// The body as it stands in the mail.
     pub(super) body: &'a [u8],
 }
@@ -81,7 +83,7 @@ pub(super) fn parse(mail: &[u8]) -> Mail<'_> {
         ..Mail::default()
     };
     if !content.kind.starts_with("multipart/") {
-        parsed.parts.push(content.part(body));
+        parsed.parts.push(content.part(&[], body));
         return parsed;
     }
     split_parts(&content.boundary, body, &mut parsed);
@@ -94,7 +96,7 @@ pub(super) fn parse(mail: &[u8]) -> Mail<'_> {
     if parsed.parts.is_empty() {
         parsed.defects.push("no-parts");
         let text = Content { kind: "text/plain".to_owned(), ..content };
-        parsed.parts.push(text.part(body));
+        parsed.parts.push(text.part(&[], body));
     }
     parsed
 }
@@ -122,8 +124,9 @@ impl Content {
         content
     }
 
-    fn part(self, body: &[u8]) -> Part<'_> {
+    fn part<'a>(self, header: &'a [u8], body: &'a [u8]) -> Part<'a> {
         Part {
+            header,
             kind: self.kind,
             charset: self.charset,
             encoding: self.encoding,
@@ -136,7 +139,7 @@ impl Content {
 /// Splits `body` at its boundaries, nested ones included, into `mail.parts`.
 fn split_parts<'a>(boundary: &str, body: &'a [u8], mail: &mut Mail<'a>) {
     let mut open: Vec<Vec<u8>> = vec![boundary.as_bytes().to_vec()];
-    let mut current: Option<(Content, &'a [u8])> = None;
+    let mut current: Option<(Content, &'a [u8], &'a [u8])> = None;
     let mut rest = body;
     if boundary.is_empty() {
         return;
@@ -146,8 +149,8 @@ fn split_parts<'a>(boundary: &str, body: &'a [u8], mail: &mut Mail<'a>) {
         let (line, tail) = next_line(rest);
         rest = tail;
         let Some((depth, closes)) = delimiter(line, &open) else { continue };
-        if let Some((content, start)) = current.take() {
-            mail.parts.push(content.part(between(start, at_line)));
+        if let Some((content, header, start)) = current.take() {
+            mail.parts.push(content.part(header, between(start, at_line)));
         }
         if mail.parts.len() >= PARTS_MAX {
             mail.defects.push("too-many-parts");
@@ -160,20 +163,20 @@ fn split_parts<'a>(boundary: &str, body: &'a [u8], mail: &mut Mail<'a>) {
             }
             continue;
         }
-        let (content, start) = part_header(tail, mail);
+        let (content, header, start) = part_header(tail, mail);
         rest = start;
         if !content.kind.starts_with("multipart/") {
-            current = Some((content, start));
+            current = Some((content, header, start));
         } else if open.len() < DEPTH_MAX && !content.boundary.is_empty() {
             open.push(content.boundary.into_bytes());
         } else {
             mail.defects.push("multipart-not-split");
-            current = Some((content, start));
+            current = Some((content, header, start));
         }
     }
-    if let Some((content, start)) = current {
+    if let Some((content, header, start)) = current {
         mail.defects.push("boundary-not-closed");
-        mail.parts.push(content.part(start));
+        mail.parts.push(content.part(header, start));
     }
 }
 
@@ -192,19 +195,20 @@ fn delimiter(line: &[u8], open: &[Vec<u8>]) -> Option<(usize, bool)> {
 }
 
 /// Reads the header of a part, also where a blank line stands before or inside it.
-fn part_header<'a>(text: &'a [u8], mail: &mut Mail<'a>) -> (Content, &'a [u8]) {
+fn part_header<'a>(text: &'a [u8], mail: &mut Mail<'a>) -> (Content, &'a [u8], &'a [u8]) {
     let mut start = text;
-    let (block, mut body) = split_part(text);
+    let (mut block, mut body) = split_part(text);
     let mut headers = Headers::parse(block);
     if !headers.has("content-type") && begins_with_content_field(body) {
         if headers.is_empty() {
             start = body;
         }
-        let (block, tail) = split_part(body);
-        let more = Headers::parse(block);
+        let (next, tail) = split_part(body);
+        let more = Headers::parse(next);
         if more.has("content-type") {
             mail.defects.push("blank-line-in-part-header");
             headers = more;
+            block = next;
             body = tail;
         }
     }
@@ -212,7 +216,7 @@ fn part_header<'a>(text: &'a [u8], mail: &mut Mail<'a>) -> (Content, &'a [u8]) {
     if headers.is_empty() {
         body = if start.len() == text.len() { text } else { start };
     }
-    (Content::of(&headers), body)
+    (Content::of(&headers), block, body)
 }
 
 /// Splits off the header of a part. Unlike that of a mail it consists of little else than

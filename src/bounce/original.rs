@@ -11,16 +11,33 @@ use crate::mail::{MessageId, QueueId};
 
 /// The returned mail as an embedded part (RFC 6522 §3): the last one that has a header.
 pub(super) fn embedded(mail: &Mail<'_>) -> Option<Original> {
-    let returned = mail.parts.iter().filter(|part| is_returned(part));
     let mut best: Option<Original> = None;
-    for part in returned {
-        let octets = part.octets(HEADER_BYTES_MAX);
-        let Some(found) = of_header(&octets) else { continue };
+    for (at, part) in mail.parts.iter().enumerate() {
+        let Some(found) = in_part(part, at) else { continue };
         if best.as_ref().is_none_or(|known| known.message_id.is_none()) {
             best = Some(found);
         }
     }
     best
+}
+
+/// The returned mail in one part: by its type; in the part's own header, where a gateway put
+/// the mail behind the boundary as it was; or in a text that is nothing but a header.
+fn in_part(part: &Part<'_>, at: usize) -> Option<Original> {
+    if is_returned(part) {
+        return of_header(&part.octets(HEADER_BYTES_MAX));
+    }
+    let headers = Headers::parse(part.header);
+    if headers.has("message-id") || headers.has("received") {
+        return of_fields(&headers);
+    }
+    if at == 0 || !part.kind.starts_with("text/plain") {
+        return None;
+    }
+    let octets = part.octets(HEADER_BYTES_MAX);
+    let (block, _) = split(past_blank_lines(&octets));
+    let headers = Headers::parse(block);
+    (headers.has("message-id") && headers.has("from")).then(|| of_fields(&headers))?
 }
 
 /// Whether a part holds a returned mail or the header of one.

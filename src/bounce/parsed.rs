@@ -125,8 +125,15 @@ impl ParsedRecipient {
 impl RecipientFacts {
     /// Classifies what the report says of this recipient.
     pub fn classify(&self, rules: &Rules) -> Classification {
-        let text = self.diagnostic.as_ref().map(|found| found.text.as_str()).unwrap_or_default();
-        rules.classify(&Subject { code: self.code, status: self.status, text })
+        let (kind, text) = match &self.diagnostic {
+            Some(found) => (found.kind.as_str(), found.text.as_str()),
+            None => ("", ""),
+        };
+        let command = self.command.as_deref();
+        // The number of a program's exit says nothing without its type.
+        let typed = format!("{kind}; {text}");
+        let text = if matches!(kind, "" | "smtp") { text } else { typed.as_str() };
+        rules.classify(&Subject { code: self.code, status: self.status, text, command })
     }
 }
 

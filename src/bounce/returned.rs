@@ -13,6 +13,8 @@ pub(super) struct Split {
     pub(super) own: String,
     /// What is known of the returned mail from what is printed of it.
     pub(super) original: Option<Original>,
+    /// The mail as it is printed.
+    pub(super) returned: String,
     /// Whether a mail, or the header of one, follows the notice's own text.
     pub(super) returns_mail: bool,
 }
@@ -37,6 +39,7 @@ pub(super) fn split(text: &str) -> Split {
             split.returns_mail |= run.has_trace;
             merge(&mut split.original, found);
             if run.has_trace {
+                split.returned = head(rest, HEADER_BYTES_MAX).to_owned();
                 return split;
             }
             for line in run.text.lines() {
@@ -63,6 +66,7 @@ fn has_returned(tail: &str, split: &mut Split) -> bool {
         if is_header_line(line) {
             let found = unindented(rest);
             merge(&mut split.original, original::of_header(found.as_bytes()));
+            split.returned = found;
             split.returns_mail = true;
             return true;
         }

@@ -28,6 +28,8 @@ pub struct RulesError {
 pub(super) struct Decision<'a> {
     pub(super) category: Category,
     pub(super) rule: &'a str,
+    /// Whether it rests on the codes alone or on words that say little.
+    pub(super) is_vague: bool,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ struct Row {
     meaning: Meaning,
     codes: Vec<String>,
     statuses: Vec<String>,
+    commands: Vec<String>,
     has_patterns: bool,
 }
 
@@ -105,7 +108,10 @@ impl Rules {
             (a, b) => a.or(b),
         };
         let decision = first.and_then(|at| self.rows.get(at)).and_then(|row| match row.meaning {
-            Meaning::Category(category) => Some(Decision { category, rule: &row.id }),
+            Meaning::Category(category) => {
+                let is_vague = by_text.is_none() || VAGUE.contains(&category);
+                Some(Decision { category, rule: &row.id, is_vague })
+            }
             Meaning::List(_) => None,
         });
         let list = list.and_then(|at| self.rows.get(at)).and_then(|row| match &row.meaning {
@@ -139,7 +145,7 @@ impl Row {
         }) && holds(&self.statuses, status.as_deref(), |status, want| {
             let mut wanted = want.split('.');
             status.split('.').all(|part| wanted.next().is_some_and(|w| w == "x" || w == part))
-        })
+        }) && holds(&self.commands, subject.command, |command, want| command == want)
     }
 
     fn is_category(&self) -> bool {
@@ -161,6 +167,7 @@ fn row(line: &str) -> Result<Row, String> {
         meaning: Meaning::Category(Category::Unknown),
         codes: Vec::new(),
         statuses: Vec::new(),
+        commands: Vec::new(),
         has_patterns: false,
     };
     if head == "list" {
@@ -180,9 +187,10 @@ fn row(line: &str) -> Result<Row, String> {
         match condition.split_once('=') {
             Some(("code", codes)) => row.codes = values(codes),
             Some(("status", statuses)) => row.statuses = values(statuses),
+            Some(("command", commands)) => row.commands = values(commands),
             _ => {
                 return Err(format!(
-                    "`{condition}` is no condition; expected `code=...` or `status=...`"
+                    "`{condition}` is no condition; expected `code=...`, `status=...` or `command=...`"
                 ));
             }
         }
@@ -198,6 +206,8 @@ impl fmt::Display for RulesError {
 
 impl std::error::Error for RulesError {}
 
+/// Categories whose words stand beside others that say more.
+const VAGUE: &[Category] = &[Category::PolicyBlocked, Category::ServerError, Category::Unknown];
 /// The rules that come with this program.
 const COMPILED_IN: &str = include_str!("rules.txt");
 
@@ -220,7 +230,7 @@ mod tests {
             (
                 "unknown  x  color=red\n",
                 1,
-                "`color=red` is no condition; expected `code=...` or `status=...`",
+                "`color=red` is no condition; expected `code=...`, `status=...` or `command=...`",
             ),
             ("unknown  x\n    ab\n", 2, "pattern `ab` begins with less than three octets"),
             ("unknown  x\n    ABC\n", 2, "pattern `ABC` is not in lower case"),
@@ -240,7 +250,7 @@ mod tests {
         .unwrap();
         let decide = |code, status, text: &str| {
             let status = EnhancedStatus::parse(status);
-            let subject = Subject { code, status, text };
+            let subject = Subject { code, status, text, command: None };
             rules.decide(&subject, text).0.map(|decision| decision.rule.to_owned())
         };
         for (code, status, text, want) in [

@@ -25,9 +25,9 @@ pub(super) fn read(text: &str, facts: &mut Facts) -> bool {
     facts.report.reporting_mta =
         value_of(text, "reportingMTA").map(|mta| super::address::typed(&mta).1.to_owned());
     facts.report.feedback_type = value_of(text, "complaintFeedbackType");
-    facts.original.message_id = header_of(text, "Message-ID")
-        .or_else(|| value_of(text, "messageId"))
-        .and_then(|id| MessageId::parse(&id));
+    // SES gives the mail an id of its own; the sender's stands among the headers only.
+    facts.original.message_id = header_of(text, "Message-ID").and_then(|id| MessageId::parse(&id));
+    facts.report.queue_id = value_of(text, "messageId");
     let recipients = array_of(text, list);
     for object in recipients.split('}') {
         let Some(address) = value_of(object, "emailAddress") else { continue };
