@@ -89,7 +89,7 @@ fn trace(subject: &Subject<'_>, name: &str, local: &str) -> String {
     let date = now.rfc5322();
     format!(
         "Received: by mx.{domain} (Rebound simulator)\r\n\tid {queue_id}; {date}\r\n\
-         Date: {date}\r\nFrom: {local}@{domain} ({name})\r\nTo: {reverse_path}\r\n\
+         Date: {date}\r\nFrom: {name} <{local}@{domain}>\r\nTo: {reverse_path}\r\n\
          Message-Id: <{}.{queue_id}@mx.{domain}>\r\n",
         now.as_millis(),
     )

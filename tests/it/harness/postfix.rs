@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use super::sink::{Answer, Point, Sink};
 use super::{SOON, TempDir, certificate, free_port, program, run, wait_for};
 
 /// Mail for `dest.test`: `good@` is delivered, `later@` is taken and then bounced, `grey@` is
@@ -19,6 +20,8 @@ pub(crate) struct Postfix {
     /// The certificate that it shows.
     pub(crate) cert: PathBuf,
     running: bool,
+    /// Where `later@` is refused.
+    _full: Sink,
 }
 
 impl Postfix {
@@ -43,12 +46,17 @@ impl Postfix {
         run(Command::new(program("chown", "coreutils")).arg("postfix").arg(format!("{base}/data")));
         run(Command::new(program("chown", "coreutils")).arg("nobody").arg(format!("{base}/mail")));
         let inbound_hop = format!("smtp:[{}]:{}", inbound.ip(), inbound.port());
+        let full = Sink::scripted(Box::new(|point, _| match point {
+            Point::Rcpt(_) => Answer::Reply("552 5.2.2 Mailbox full, over quota"),
+            _ => Answer::Accept,
+        }));
         dir.file("conf/mailboxes", MAILBOXES);
         dir.file(
             "conf/transport",
             format!(
-                "later@dest.test later:5.2.2 Mailbox full, over quota\n\
-                 bounces.app.test {inbound_hop}\napp.test {inbound_hop}\n"
+                "later@dest.test smtp:[127.0.0.1]:{}\n\
+                 bounces.app.test {inbound_hop}\napp.test {inbound_hop}\n",
+                full.address.port()
             ),
         );
         let policy = policy_server();
@@ -59,7 +67,7 @@ impl Postfix {
             .replace("{key}", &key.display().to_string());
         dir.file("conf/main.cf", main);
         dir.file("conf/master.cf", MASTER_CF.replace("{smtpd}", &address.to_string()));
-        Self { dir, address, cert, running: false }
+        Self { dir, address, cert, running: false, _full: full }
     }
 
     pub(crate) fn up(&mut self) {
@@ -210,7 +218,6 @@ smtp unix - - n - - smtp
 relay unix - - n - - smtp
 showq unix n - n - - showq
 error unix - - n - - error
-later unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
 virtual unix - n n - - virtual
