@@ -347,3 +347,100 @@ const RETRY_AFTER: [Duration; 5] = [
     Duration::from_secs(5),
     Duration::from_secs(10),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::sync::oneshot;
+
+    /// A simulator that runs until the returned sender is dropped.
+    async fn start(inbound: SocketAddr) -> (String, oneshot::Sender<()>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let clock = Clock::system();
+        let options = Options { domain: "sim.test".to_owned(), inbound, clock };
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(simulator(listener, options, async move { drop(stopped.await) }));
+        (address, stop)
+    }
+
+    /// What one mail is answered.
+    async fn answer(server: &str, from: &str, to: &str) -> Result<u16, (String, u16)> {
+        let from = ReversePath::Address(Address::parse(from).unwrap());
+        let to = Address::parse(to).unwrap();
+        let mut client = Client::connect(server, "client.test").await.unwrap();
+        match client.send(&from, &[to], b"Subject: x\r\n\r\nHello.\r\n").await {
+            Ok(sent) => Ok(sent.reply.code),
+            Err(ClientError::Refused { command, reply }) => {
+                let verb = command.split(':').next().unwrap().to_owned();
+                Err((verb, reply.code))
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// Takes one mail and returns its lines, the commands included.
+    async fn take_one(listener: TcpListener) -> Vec<String> {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (read, mut write) = stream.into_split();
+        write.write_all(b"220 x\r\n").await.unwrap();
+        let (mut lines, mut said) = (BufReader::new(read).lines(), Vec::new());
+        let mut in_data = false;
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let reply = match (in_data, line.as_str()) {
+                (true, ".") => {
+                    in_data = false;
+                    "250 taken\r\n"
+                }
+                (true, _) => "",
+                (false, "DATA") => {
+                    in_data = true;
+                    "354 go\r\n"
+                }
+                (false, "QUIT") => return said,
+                (false, _) => "250 ok\r\n",
+            };
+            write.write_all(reply.as_bytes()).await.unwrap();
+            said.push(line);
+        }
+        said
+    }
+
+    #[tokio::test]
+    async fn each_address_is_answered_as_it_asks_where_it_asks() {
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+        let (server, _stop) = start(nobody).await;
+        let refused = |command: &str, code| Err((command.to_owned(), code));
+        for (from, to, want) in [
+            ("a@app.test", "ok@sim.test", Ok(250)),
+            ("a@app.test", "550-5.1.1@elsewhere.test", Ok(250)),
+            ("a@app.test", "550-5.1.1@SIM.test", refused("RCPT TO", 550)),
+            ("a@app.test", "452-4.2.2@sim.test", refused("RCPT TO", 452)),
+            ("a@app.test", "452-4.2.2@sim.test", refused("RCPT TO", 452)),
+            ("a@app.test", "554-5.7.1-at-data@sim.test", refused("DATA", 554)),
+            ("a@app.test", "554-5.7.1-at-end@sim.test", refused("the end of the data", 554)),
+            ("550-5.7.1-at-mail@sim.test", "ok@sim.test", refused("MAIL FROM", 550)),
+            ("a@app.test", "450-4.2.0-once@sim.test", refused("RCPT TO", 450)),
+            ("b@app.test", "450-4.2.0-once@sim.test", refused("RCPT TO", 450)),
+            ("a@app.test", "450-4.2.0-once@sim.test", Ok(250)),
+            ("a@app.test", "450-4.2.0-once@sim.test", refused("RCPT TO", 450)),
+        ] {
+            assert_eq!(answer(&server, from, to).await, want, "{from} {to}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_goes_from_the_null_path_to_the_reverse_path() {
+        let inbound = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (server, _stop) = start(inbound.local_addr().unwrap()).await;
+        let taken = answer(&server, "b+tok@bounces.test", "dsn-5.2.2-after-0s@sim.test").await;
+        assert_eq!(taken, Ok(250));
+        let said = tokio::time::timeout(Duration::from_secs(20), take_one(inbound)).await.unwrap();
+        for line in
+            ["MAIL FROM:<>", "RCPT TO:<b+tok@bounces.test>", "Action: failed", "Status: 5.2.2"]
+        {
+            assert!(said.iter().any(|have| have == line), "{line} in {said:#?}");
+        }
+    }
+}
