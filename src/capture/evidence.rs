@@ -114,6 +114,7 @@ fn attempt_response(attempt: &Attempt, rules: &Rules) -> Response {
         code: reply.map(|reply| reply.code),
         status: reply.and_then(|reply| reply.status),
         text: reply.map_or(error, |reply| &reply.text),
+        command: Some(attempt.stage.command()),
     };
     let mut classification = rules.classify(&subject);
     let is_expired = attempt.decision == Decision::Expired;
@@ -137,7 +138,8 @@ fn reported_response(said: &RecipientFacts, rules: &Rules) -> Response {
     let text = diagnostic.map_or("", |diagnostic| &diagnostic.text);
     let classification = match said.action {
         Action::Failed | Action::Delayed => {
-            rules.classify(&Subject { code: said.code, status: said.status, text })
+            let command = said.command.as_deref();
+            rules.classify(&Subject { code: said.code, status: said.status, text, command })
         }
         Action::Delivered | Action::Relayed | Action::Expanded => of_category(Category::Unknown),
     };

@@ -21,8 +21,7 @@ use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
 use crate::secret::KeyRing;
 use crate::store::record::{
-    Attempt, Batch, Bounce, CapturedBy, Decision, Origin, ReportCaptured, ReportId,
-    ReportReceived,
+    Attempt, Batch, Bounce, CapturedBy, Decision, Origin, ReportCaptured, ReportId, ReportReceived,
 };
 use crate::store::{LiveMessage, ReportRecord, Store, StoreError, Ticket};
 use correlate::Ladder;
@@ -343,8 +342,8 @@ mod tests {
     use super::testing::{NOW, TestStore, attempt, dsn, id, live, report, submission};
     use super::*;
     use crate::mail::{Reply, Stage};
-    use crate::store::state::State;
     use crate::store::record::{Confidence, MatchMethod};
+    use crate::store::state::State;
 
     const A: &str = "a@example.com";
     const B: &str = "b@example.com";

@@ -249,9 +249,7 @@ impl Parts {
     }
 
     fn captures(&self) -> impl Future + Send + use<> {
-        let capture = self.capture.clone();
-        let capture = move |id| capture.report(id).map(drop);
-        inbound::capture_each(self.store.clone(), self.clock.clone(), capture, self.stop.clone())
+        inbound::capture_loop(self.store.clone(), self.capture.clone(), self.stop.clone())
     }
 
     fn queue(&self) -> impl Future + Send + use<> {

@@ -131,15 +131,20 @@ impl Live {
         Some(Standing { delay_notices: message.delay_notices, recipients: recipients.collect() })
     }
 
-    /// Mails that are due, oldest due first.
-    pub(super) fn due(&self, now: Timestamp, max: usize) -> Vec<QueueId> {
-        let due = self.due.iter().take_while(|(time, _)| *time <= now);
-        due.map(|(_, queue_id)| *queue_id).take(max).collect()
+    /// Mails that are due, oldest due first, without those that `skip` picks.
+    pub(super) fn due(
+        &self,
+        now: Timestamp,
+        max: usize,
+        skip: &dyn Fn(QueueId) -> bool,
+    ) -> Vec<QueueId> {
+        let due = self.due.iter().take_while(|(time, _)| *time <= now).map(|(_, id)| *id);
+        due.filter(|id| !skip(*id)).take(max).collect()
     }
 
-    /// When the next mail is due.
-    pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|(time, _)| *time)
+    /// When the next mail that `skip` does not pick is due.
+    pub(super) fn next_due(&self, skip: &dyn Fn(QueueId) -> bool) -> Option<Timestamp> {
+        self.due.iter().find(|(_, id)| !skip(*id)).map(|(time, _)| *time)
     }
 
     /// Mails in the queue.

@@ -278,13 +278,15 @@ impl Store {
     }
 
     /// Mails with a recipient that is due, or for which a notice is owed; oldest due first.
-    pub fn due(&self, now: Timestamp, max: usize) -> Vec<QueueId> {
-        self.shared.core().live.due(now, max)
+    /// Those that `skip` picks are passed over: it runs under the store's lock and must not call
+    /// the store.
+    pub fn due(&self, now: Timestamp, max: usize, skip: &dyn Fn(QueueId) -> bool) -> Vec<QueueId> {
+        self.shared.core().live.due(now, max, skip)
     }
 
-    /// When the next mail is due.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        self.shared.core().live.next_due()
+    /// When the next mail is due that `skip` does not pick.
+    pub fn next_due(&self, skip: &dyn Fn(QueueId) -> bool) -> Option<Timestamp> {
+        self.shared.core().live.next_due(skip)
     }
 
     /// Mails in the queue.

@@ -102,7 +102,6 @@ pub(super) fn open(
         work_ready: Condvar::new(),
         backlog_ready: Condvar::new(),
         queue_changed: Notify::new(),
-        changes: tokio::sync::watch::Sender::new(0),
         report_arrived: Notify::new(),
         changes: watch::Sender::new(0),
         metrics: OnceLock::new(),

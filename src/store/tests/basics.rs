@@ -44,8 +44,8 @@ async fn a_mail_is_due_and_known_until_it_ends_and_known_afterwards() {
         let store = open(&dir);
         let id = accepted(&store, &["a@b.test", "c@d.test"], b"Subject: a\r\n\r\nhello\r\n").await;
         let store = left(&dir, store, how).await;
-        assert_eq!(store.due(START, 10), [id], "{how:?}");
-        assert_eq!(store.next_due(), Some(START), "{how:?}");
+        assert_eq!(store.due(START, 10, &|_id| false), [id], "{how:?}");
+        assert_eq!(store.next_due(&|_id| false), Some(START), "{how:?}");
         assert_eq!(read_body(&store, id).await.unwrap(), b"Subject: a\r\n\r\nhello\r\n", "{how:?}");
         let record = store.message(id).unwrap().unwrap();
         assert_eq!(record.submission, submission(id, &["a@b.test", "c@d.test"]), "{how:?}");
@@ -57,8 +57,8 @@ async fn a_mail_is_due_and_known_until_it_ends_and_known_afterwards() {
             vec![attempt(id, 0, 1, Decision::Relayed), attempt(id, 1, 1, Decision::RetryAt(later))];
         committed(&store, attempts(first.clone())).await;
         let store = left(&dir, store, how).await;
-        assert_eq!(store.due(START, 10), [], "{how:?}");
-        assert_eq!(store.next_due(), Some(later), "{how:?}");
+        assert_eq!(store.due(START, 10, &|_id| false), [], "{how:?}");
+        assert_eq!(store.next_due(&|_id| false), Some(later), "{how:?}");
         let live = store.live(id).unwrap();
         let states: Vec<_> = live.recipients.iter().map(|to| (to.state, to.attempts)).collect();
         assert_eq!(states, [(State::Relayed, 1), (State::Deferred, 1)], "{how:?}");
@@ -68,7 +68,7 @@ async fn a_mail_is_due_and_known_until_it_ends_and_known_afterwards() {
         last.notice_owed = true;
         committed(&store, attempts(vec![last.clone()])).await;
         let store = left(&dir, store, how).await;
-        assert_eq!(store.due(START, 10), [id], "{how:?}: a notice is owed");
+        assert_eq!(store.due(START, 10, &|_id| false), [id], "{how:?}: a notice is owed");
 
         let notice = store.new_queue_id();
         let mut sent = submission(notice, &["app@app.test"]);
@@ -83,7 +83,7 @@ async fn a_mail_is_due_and_known_until_it_ends_and_known_afterwards() {
         let store = left(&dir, store, how).await;
         assert!(store.live(id).is_none(), "{how:?}");
         assert!(read_body(&store, id).await.is_err(), "{how:?}");
-        assert_eq!(store.due(START.plus(DAY), 10), [notice], "{how:?}");
+        assert_eq!(store.due(START.plus(DAY), 10, &|_id| false), [notice], "{how:?}");
         assert_eq!(read_body(&store, notice).await.unwrap(), b"Subject: failed\r\n\r\n");
         let record = store.message(id).unwrap().unwrap();
         assert_eq!(record.attempts.last(), Some(&last), "{how:?}");
