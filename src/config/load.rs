@@ -73,20 +73,26 @@ impl Loaded {
 /// # Errors
 /// When the file cannot be read, is no TOML, has an unknown key or a value that does not fit.
 pub fn load(path: Option<&Path>, environment: Environment<'_>) -> Result<Loaded, ConfigError> {
-    load_over(Table::new(), path, environment)
+    load_over(&[], path, environment)
 }
 
-/// As `load`, with `base` between the defaults and the file: what `rebound dev` changes.
+/// As `load`, with `base` between the defaults and the file: dotted keys and the values that an
+/// environment variable would give them.
 ///
 /// # Errors
 /// As `load`.
 pub fn load_over(
-    base: Table,
+    base: &[(&str, String)],
     path: Option<&Path>,
     environment: Environment<'_>,
 ) -> Result<Loaded, ConfigError> {
     let mut table = default_table();
-    lay_over(&mut table, base);
+    for (key, text) in base {
+        set(&mut table, key, text).map_err(|problem| {
+            let key = (*key).to_owned();
+            ConfigError::Setting { source: Source::Default, key, problem }
+        })?;
+    }
     let known = known_keys(&table);
     let mut sources = BTreeMap::new();
     if let Some(path) = path {
@@ -210,7 +216,9 @@ fn note_items(
 }
 
 fn unknown_key(key: &str, known: &[String]) -> String {
-    let nearest = known.iter().min_by_key(|known| distance(key, known));
+    let sections = known.iter().filter_map(|known| Some(known.split_once('.')?.0));
+    let names = known.iter().map(String::as_str).chain(sections);
+    let nearest = names.min_by_key(|known| distance(key, known));
     match nearest {
         Some(nearest) if distance(key, nearest) <= key.len().div_ceil(3) => {
             format!("there is no such setting; did you mean `{nearest}`?")
@@ -251,13 +259,11 @@ fn overlay_environment(
         let found = names.into_iter().flatten().find_map(|name| Some((name, environment(name)?)));
         if let Some((name, text)) = found {
             let source = Source::Environment(name.to_owned());
-            let current = at_mut(table, &key);
-            let value = from_text(&text, current.as_deref()).map_err(|problem| {
-                ConfigError::Setting { source: source.clone(), key: key.clone(), problem }
+            set(table, &key, &text).map_err(|problem| ConfigError::Setting {
+                source: source.clone(),
+                key: key.clone(),
+                problem,
             })?;
-            if let Some(current) = current {
-                *current = value;
-            }
             sources.insert(key, source);
         }
     }
@@ -281,6 +287,14 @@ fn limit_default_account(table: &mut Table, domains: &str) {
     }
 }
 
+/// Gives the setting with this dotted key the value that `text` writes; an unknown key stays.
+fn set(table: &mut Table, key: &str, text: &str) -> Result<(), String> {
+    if let Some(current) = at_mut(table, key) {
+        *current = from_text(text, current)?;
+    }
+    Ok(())
+}
+
 fn at_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
     let (name, rest) = key.split_once('.').map_or((key, None), |(a, b)| (a, Some(b)));
     match (table.get_mut(name)?, rest) {
@@ -291,21 +305,21 @@ fn at_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
 }
 
 /// A variable's text as a value of the same type as the default.
-fn from_text(text: &str, like: Option<&Value>) -> Result<Value, String> {
+fn from_text(text: &str, like: &Value) -> Result<Value, String> {
     let text = text.trim();
     match like {
-        Some(Value::Integer(_)) => {
+        Value::Integer(_) => {
             text.parse().map(Value::Integer).map_err(|_e| format!("`{text}` is no whole number"))
         }
-        Some(Value::Boolean(_)) => text
+        Value::Boolean(_) => text
             .parse()
             .map(Value::Boolean)
             .map_err(|_e| format!("`{text}` is neither `true` nor `false`")),
-        Some(Value::Array(_)) if text.starts_with('[') => toml::from_str(&format!("x = {text}"))
+        Value::Array(_) if text.starts_with('[') => toml::from_str(&format!("x = {text}"))
             .ok()
             .and_then(|mut table: Table| table.remove("x"))
             .ok_or_else(|| format!("`{text}` is no list such as [\"a\", \"b\"]")),
-        Some(Value::Array(_)) => {
+        Value::Array(_) => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
             Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
         }

@@ -8,7 +8,6 @@ mod systemd;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,12 +73,17 @@ pub fn run(start: &Start<'_>) -> u8 {
 }
 
 async fn serve(start: &Start<'_>) -> Result<(), DaemonError> {
-    let simulator = match start.mode {
-        Mode::Serve => None,
-        Mode::Dev(_) => Some(stages::bind_simulator().await?),
+    let (simulator, dir) = match &start.mode {
+        Mode::Serve => (None, None),
+        Mode::Dev(dir) => {
+            (Some(stages::bind_simulator().await?), Some(DevDir::new(dir.as_deref())?))
+        }
     };
-    let base = base(start, simulator.as_ref())?;
-    let load = || load_over(base.clone(), start.config_file.as_deref(), start.environment);
+    let base = match (&simulator, &dir) {
+        (Some((_, address)), Some(dir)) => dev::defaults(dir.path(), *address),
+        _ => Vec::new(),
+    };
+    let load = || load_over(&base, start.config_file.as_deref(), start.environment);
     let loaded = load().map_err(DaemonError::from)?;
     logging::start(&loaded.settings.log);
     prepare(&loaded)?;
@@ -121,22 +125,6 @@ async fn serve(start: &Start<'_>) -> Result<(), DaemonError> {
     ended
 }
 
-/// What `rebound dev` changes of the defaults, below the operator's file.
-fn base(
-    start: &Start<'_>,
-    simulator: Option<&(tokio::net::TcpListener, SocketAddr)>,
-) -> Result<toml::Table, DaemonError> {
-    let (Mode::Dev(data_dir), Some((_, address))) = (&start.mode, simulator) else {
-        return Ok(toml::Table::new());
-    };
-    let data_dir = match data_dir {
-        Some(dir) => dir.clone(),
-        None => dev::temporary_data_dir()
-            .map_err(|error| DaemonError::System("make a temporary directory", error))?,
-    };
-    Ok(dev::defaults(&data_dir, *address))
-}
-
 /// Makes the data directory, readable by its owner alone, and tries to write there.
 fn prepare(loaded: &Loaded) -> Result<(), DaemonError> {
     let dir = &loaded.settings.data_dir;
@@ -162,6 +150,39 @@ async fn alive() {
     match systemd::watchdog_interval() {
         Some(interval) => tokio::time::sleep(interval).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Where `rebound dev` keeps its data; a directory that we made goes when the daemon ends.
+enum DevDir {
+    Given(PathBuf),
+    Temporary(PathBuf),
+}
+
+impl DevDir {
+    fn new(given: Option<&Path>) -> Result<Self, DaemonError> {
+        match given {
+            Some(dir) => Ok(Self::Given(dir.to_owned())),
+            None => dev::temporary_data_dir()
+                .map(Self::Temporary)
+                .map_err(|error| DaemonError::System("make a temporary directory", error)),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Given(dir) | Self::Temporary(dir) => dir,
+        }
+    }
+}
+
+impl Drop for DevDir {
+    fn drop(&mut self) {
+        if let Self::Temporary(dir) = self
+            && let Err(error) = fs::remove_dir_all(&*dir)
+        {
+            tracing::warn!(dir = %dir.display(), %error, "the temporary directory stays");
+        }
     }
 }
 

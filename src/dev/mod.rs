@@ -36,21 +36,15 @@ pub use simulator::{Options, simulator};
 
 /// What `rebound dev` sets below the operator's file: the simulator as next hop, a bounce domain
 /// of its own, and retries that a person can wait for.
-pub fn defaults(data_dir: &Path, simulator: SocketAddr) -> toml::Table {
-    let text = |text: &str| toml::Value::String(text.to_owned());
-    let section = |entries: &[(&str, toml::Value)]| {
-        let entries = entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
-        toml::Value::Table(entries.collect())
-    };
-    let retry_after = ["5s", "10s", "30s", "1m"].map(text).to_vec();
-    let sections = [
-        ("data_dir", text(&data_dir.to_string_lossy())),
-        ("relay", section(&[("host", text(&simulator.to_string())), ("tls", text("none"))])),
-        ("queue", section(&[("retry_after", toml::Value::Array(retry_after))])),
-        ("return_path", section(&[("domain", text("bounces.sim.test"))])),
-        ("simulator", section(&[("enabled", toml::Value::Boolean(true))])),
-    ];
-    sections.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+pub fn defaults(data_dir: &Path, simulator: SocketAddr) -> Vec<(&'static str, String)> {
+    vec![
+        ("data_dir", data_dir.to_string_lossy().into_owned()),
+        ("relay.host", simulator.to_string()),
+        ("relay.tls", "none".to_owned()),
+        ("queue.retry_after", "5s,10s,30s,1m".to_owned()),
+        ("return_path.domain", "bounces.sim.test".to_owned()),
+        ("simulator.enabled", "true".to_owned()),
+    ]
 }
 
 /// A new directory for the data of one `rebound dev`, readable by its owner alone.

@@ -9,7 +9,7 @@ use crate::daemon::{Daemon, new_dir};
 use crate::smtp::{Client, mail};
 use crate::{percentile, rate};
 
-pub async fn run(long: bool) {
+pub(crate) async fn run(long: bool) {
     println!("\naccept: a durable 250 for mails of 4 KB, beside the disk's own sync rate");
     let dir = new_dir("accept");
     let syncs = disk_sync_rate(&dir, if long { 5000 } else { 500 });

@@ -7,22 +7,22 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A daemon that runs until it is dropped.
-pub struct Daemon {
-    pub dir: PathBuf,
-    pub smtp: u16,
-    pub inbound: u16,
-    pub http: u16,
+pub(crate) struct Daemon {
+    pub(crate) dir: PathBuf,
+    pub(crate) smtp: u16,
+    pub(crate) inbound: u16,
+    pub(crate) http: u16,
     relay: Option<u16>,
     child: Child,
 }
 
 /// A port that nobody listens on now.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A new directory; under `REBOUND_BENCH_DIR` where that is set, to choose the disk.
-pub fn new_dir(name: &str) -> PathBuf {
+pub(crate) fn new_dir(name: &str) -> PathBuf {
     let base = std::env::var_os("REBOUND_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = base.join(format!("rebound-bench-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
@@ -31,20 +31,20 @@ pub fn new_dir(name: &str) -> PathBuf {
 
 impl Daemon {
     /// Starts a daemon that relays to that port of this machine, or holds its mail.
-    pub fn start(dir: &Path, relay: Option<u16>) -> Self {
+    pub(crate) fn start(dir: &Path, relay: Option<u16>) -> Self {
         let ports = [free_port(), free_port(), free_port()];
         Self::start_on(dir, relay, ports)
     }
 
     /// Kills the daemon at once and starts it again on the same data.
-    pub fn kill_and_restart(&mut self) {
+    pub(crate) fn kill_and_restart(&mut self) {
         self.kill();
         let ports = [self.smtp, self.inbound, self.http];
         let again = Self::start_on(&self.dir, self.relay, ports);
         *self = again;
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -83,12 +83,12 @@ impl Daemon {
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
     /// The value of a counter of `/metrics`.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let (_, text) = get(self.http, "/metrics").expect("metrics");
         let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
@@ -103,7 +103,7 @@ impl Drop for Daemon {
 }
 
 /// One GET on a connection of its own: status and body.
-pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

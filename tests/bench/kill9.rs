@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::daemon::{Daemon, get, new_dir};
 use crate::smtp::{Client, Sink, mail};
 
-pub async fn run(long: bool) {
+pub(crate) async fn run(long: bool) {
     let kills = if long { 50 } else { 5 };
     println!("\nkill9: {kills} kills under load");
     let dir = new_dir("kill9");

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use crate::daemon::{Daemon, new_dir};
 use crate::{percentile, rate};
 
-pub async fn run(long: bool) {
+pub(crate) async fn run(long: bool) {
     let count = if long { 1_000_000 } else { 50_000 };
     println!("\nlookup: by Message-ID among {count} messages, one keep-alive connection");
     let dir = new_dir("lookup");

@@ -6,7 +6,7 @@ use crate::daemon::{Daemon, new_dir};
 use crate::rate;
 use crate::smtp::{Client, Sink, mail};
 
-pub async fn run(long: bool) {
+pub(crate) async fn run(long: bool) {
     let count = if long { 20_000 } else { 2_000 };
     println!("\nrelay: {count} mails of 4 KB to a sink, beside a client that talks to it directly");
     let mut sink = Sink::start().await;

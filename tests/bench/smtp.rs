@@ -9,12 +9,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// A session that submits one mail after the other.
-pub struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
-    pub async fn connect(port: u16) -> io::Result<Self> {
+    pub(crate) async fn connect(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
         let mut client = Self { stream: BufReader::new(stream) };
@@ -24,7 +24,7 @@ impl Client {
     }
 
     /// Submits a mail and returns the last line of the reply to its end.
-    pub async fn submit(&mut self, from: &str, to: &str, mail: &[u8]) -> io::Result<String> {
+    pub(crate) async fn submit(&mut self, from: &str, to: &str, mail: &[u8]) -> io::Result<String> {
         let envelope = format!("MAIL FROM:<{from}>\r\nRCPT TO:<{to}>\r\nDATA\r\n");
         self.stream.get_mut().write_all(envelope.as_bytes()).await?;
         for _ in 0..3 {
@@ -58,7 +58,7 @@ impl Client {
 }
 
 /// A mail of about `size` octets with this subject.
-pub fn mail(subject: &str, size: usize) -> Vec<u8> {
+pub(crate) fn mail(subject: &str, size: usize) -> Vec<u8> {
     let mut mail = format!(
         "From: app@bench.example\r\nTo: user@example.com\r\nSubject: {subject}\r\n\
          Message-ID: <{subject}@bench.example>\r\nDate: Mon, 23 Nov 2026 12:00:00 +0000\r\n\r\n"
@@ -74,15 +74,15 @@ pub fn mail(subject: &str, size: usize) -> Vec<u8> {
 
 /// Takes every mail, counts them, and keeps the subjects.
 #[derive(Clone)]
-pub struct Sink {
-    pub port: u16,
+pub(crate) struct Sink {
+    pub(crate) port: u16,
     count: Arc<AtomicUsize>,
     seen: watch::Receiver<usize>,
-    pub subjects: Arc<std::sync::Mutex<std::collections::HashSet<String>>>,
+    pub(crate) subjects: Arc<std::sync::Mutex<std::collections::HashSet<String>>>,
 }
 
 impl Sink {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (sender, seen) = watch::channel(0);
@@ -101,12 +101,12 @@ impl Sink {
         sink
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
     /// Returns once so many mails have come.
-    pub async fn wait_for(&mut self, count: usize) {
+    pub(crate) async fn wait_for(&mut self, count: usize) {
         self.seen.wait_for(|seen| *seen >= count).await.expect("the sink runs");
     }
 
