@@ -7,7 +7,7 @@ use super::StoreError;
 use super::entry::{Entry, Frame};
 use super::index;
 use super::layout;
-use super::recovery::{Cleanliness, StateFile};
+use super::recovery::{self, Cleanliness, StateFile};
 use super::shared::{Done, Health, Position, Shared, Source, Stop, Work};
 use super::spool::{Pin, Place};
 use crate::clock::Stopwatch;
@@ -18,12 +18,20 @@ pub(super) struct Applier {
     checkpointed: Position,
     since: Stopwatch,
     bytes: usize,
+    /// Whether a checkpoint has failed, so that nobody knows what of the archive is on disk.
+    in_doubt: bool,
 }
 
 impl Applier {
     /// Goes on behind `position`, up to which everything is in the archive and on disk.
     pub(super) fn new(position: Position) -> Self {
-        Self { applied: position, checkpointed: position, since: Stopwatch::start(), bytes: 0 }
+        Self {
+            applied: position,
+            checkpointed: position,
+            since: Stopwatch::start(),
+            bytes: 0,
+            in_doubt: false,
+        }
     }
 
     /// Applies until the store stops.
@@ -34,7 +42,7 @@ impl Applier {
                 return;
             }
             let is_last = stop == Stop::Drained && group.is_empty();
-            if !self.apply(shared, group) {
+            if !self.apply(shared, &group) {
                 return;
             }
             if is_last {
@@ -69,7 +77,7 @@ impl Applier {
     }
 
     /// Applies a group, again and again until it works; false when the store stops meanwhile.
-    fn apply(&mut self, shared: &Shared, group: Vec<Done>) -> bool {
+    fn apply(&mut self, shared: &Shared, group: &[Done]) -> bool {
         let Some(position) = group.last().map(|done| done.position) else { return true };
         let frames: Vec<(u64, &Frame)> = group
             .iter()
@@ -108,20 +116,37 @@ impl Applier {
     fn checkpoint(&mut self, shared: &Shared) {
         self.since = Stopwatch::start();
         self.bytes = 0;
-        let made = write_checkpoint(shared, self.applied, Cleanliness::Dirty);
-        match made.and_then(|()| {
+        let made = self.settle_doubt(shared).and_then(|()| {
+            write_checkpoint(shared, self.applied, Cleanliness::Dirty)?;
             self.checkpointed = self.applied;
-            recycle(shared, self.checkpointed.segment)?;
-            copy_live(shared, self.checkpointed.segment)
-        }) {
-            Ok(()) => {}
-            Err(error) => tracing::error!(%error, "the checkpoint failed"),
+            Ok(())
+        });
+        if let Err(error) = made {
+            tracing::error!(%error, "the checkpoint failed");
+            let mut core = shared.core();
+            core.checkpoint_failures = core.checkpoint_failures.saturating_add(1);
+            self.in_doubt = true;
+            return;
+        }
+        let before = self.checkpointed.segment;
+        if let Err(error) = recycle(shared, before).and_then(|()| copy_live(shared, before)) {
+            tracing::error!(%error, "old segments could not be given back");
         }
     }
 
+    /// After a failed checkpoint: what lies behind the last good one is applied again.
+    fn settle_doubt(&mut self, shared: &Shared) -> Result<(), StoreError> {
+        if self.in_doubt {
+            recovery::reapply(shared, self.checkpointed, self.applied.lsn)?;
+            self.in_doubt = false;
+        }
+        Ok(())
+    }
+
     fn finish(&mut self, shared: &Shared) {
-        let closed = shared.archive.checkpoint(self.applied.lsn);
-        let closed = closed
+        let closed = self
+            .settle_doubt(shared)
+            .and_then(|()| shared.archive.checkpoint(self.applied.lsn))
             .and_then(|()| shared.archive.close())
             .and_then(|()| write_state(shared, self.applied, Cleanliness::Clean));
         if let Err(error) = closed {

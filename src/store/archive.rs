@@ -30,11 +30,15 @@ pub(super) struct Archive {
 }
 
 #[derive(Default)]
-struct Writers(BTreeMap<u32, Writer>);
+struct Writers {
+    open: BTreeMap<u32, Writer>,
+    /// Files that are full and not synced yet.
+    full: Vec<Arc<File>>,
+}
 
 /// The file of a day that is being appended to.
 struct Writer {
-    file: File,
+    file: Arc<File>,
     number: u32,
     len: u64,
     dirty: bool,
@@ -105,14 +109,24 @@ impl Archive {
     }
 
     /// Puts everything applied on disk: all of it has an LSN of `lsn` or less.
+    ///
+    /// When that fails, what was applied since the last checkpoint must be applied again: after
+    /// a failed sync nobody knows what is on disk, and syncing the same file again would not tell.
     pub(super) fn checkpoint(&self, lsn: u64) -> Result<(), StoreError> {
         let mut writers = self.writers();
-        for (day, writer) in &mut writers.0 {
-            if writer.dirty {
-                let failed = |error| StoreError::io(format!("syncing the log of {day}"), error);
-                self.disk.sync_data(&writer.file).map_err(failed)?;
+        let Writers { open, full } = &mut *writers;
+        let mut synced = Ok(());
+        for writer in
+            full.drain(..).chain(open.values_mut().filter(|writer| writer.dirty).map(|writer| {
                 writer.dirty = false;
-            }
+                Arc::clone(&writer.file)
+            }))
+        {
+            synced = synced.and_then(|()| self.disk.sync_data(&writer));
+        }
+        if let Err(error) = synced {
+            writers.open.clear();
+            return Err(StoreError::io("syncing the log", error));
         }
         self.tables.checkpoint(lsn)
     }
@@ -135,6 +149,9 @@ impl Archive {
         after: Option<&[u8]>,
         max: usize,
     ) -> Result<Rows, StoreError> {
+        if !self.tables.may_contain(day, prefix) {
+            return Ok(Rows::new());
+        }
         self.ask(day, |table| table.scan(prefix, after, max)).map(Option::unwrap_or_default)
     }
 
@@ -160,6 +177,12 @@ impl Archive {
         self.known_days().iter().rev().copied().collect()
     }
 
+    /// How many days of the index are open.
+    #[cfg(test)]
+    pub(super) fn open_days(&self) -> usize {
+        self.tables.open_days()
+    }
+
     /// The first day that has not been dropped.
     pub(super) fn kept_from(&self) -> u32 {
         self.kept_from.load(Ordering::SeqCst)
@@ -171,7 +194,7 @@ impl Archive {
         self.kept_from.fetch_max(day, Ordering::SeqCst);
         let old: Vec<u32> = self.known_days().range(..day).copied().collect();
         for day in &old {
-            writers.0.remove(day);
+            writers.open.remove(day);
             self.known_days().remove(day);
             self.open_readers().retain(|(of, _), _| of != day);
             // The index goes first: a row must never point to a file that is gone.
@@ -224,19 +247,17 @@ impl Archive {
             writer.len > octets(layout::SEGMENT_HEADER_BYTES)
                 && end(writer).saturating_add(octets(room)) > LOG_FILE_BYTES_MAX
         };
-        if writers.0.get(&day).is_some_and(is_full) {
+        if writers.open.get(&day).is_some_and(is_full) {
             self.flush(writers, day, buffer)?;
             buffer.clear();
-            if let Some(full) = writers.0.remove(&day) {
-                let failed = |error| StoreError::io(format!("syncing the log of {day}"), error);
-                self.disk.sync_data(&full.file).map_err(failed)?;
-            }
+            let full = writers.open.remove(&day).map(|writer| writer.file);
+            writers.full.extend(full);
         }
-        if !writers.0.contains_key(&day) {
+        if !writers.open.contains_key(&day) {
             let writer = self.start_file(writers, day, lsn)?;
-            writers.0.insert(day, writer);
+            writers.open.insert(day, writer);
         }
-        let writer = writers.0.get(&day);
+        let writer = writers.open.get(&day);
         let offset = writer.map_or(0, |writer| writer.len.saturating_add(octets(buffer.len())));
         Ok(Location {
             day,
@@ -267,16 +288,21 @@ impl Archive {
         let header = SegmentHeader { number, first_lsn: lsn, store: self.store };
         self.disk.write_at(&file, &layout::encode_header(&header), 0).map_err(failed)?;
         self.disk.sync_dir(&dir).map_err(failed)?;
-        Ok(Writer { file, number, len: octets(layout::SEGMENT_HEADER_BYTES), dirty: true })
+        Ok(Writer {
+            file: Arc::new(file),
+            number,
+            len: octets(layout::SEGMENT_HEADER_BYTES),
+            dirty: true,
+        })
     }
 
     fn flush(&self, writers: &mut Writers, day: u32, buffer: &[u8]) -> Result<(), StoreError> {
-        let Some(writer) = writers.0.get_mut(&day).filter(|_| !buffer.is_empty()) else {
+        let Some(writer) = writers.open.get_mut(&day).filter(|_| !buffer.is_empty()) else {
             return Ok(());
         };
         if let Err(error) = self.disk.write_at(&writer.file, buffer, writer.len) {
             // What was written of it is of no use; the next try starts another file.
-            writers.0.remove(&day);
+            writers.open.remove(&day);
             return Err(StoreError::io(format!("writing the log of {day}"), error));
         }
         writer.len = writer.len.saturating_add(octets(buffer.len()));

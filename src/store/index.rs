@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
 use super::disk::Disk;
+use super::filter::{self, Filter};
 use super::journal;
 use super::layout;
 
@@ -54,6 +55,8 @@ struct OpenDay {
     table: Arc<dyn Table>,
     last_use: u64,
     dirty: bool,
+    /// Read when the day is first written to; `None` also where its file is not whole.
+    filter: Option<Filter>,
 }
 
 /// What became of opening a day.
@@ -111,7 +114,7 @@ impl Tables {
         match self.open_checked(day, &owner) {
             Ok(table) => {
                 self.make_room(&mut days);
-                let entry = OpenDay { table: Arc::clone(&table), last_use: now, dirty: false };
+                let entry = OpenDay::new(Arc::clone(&table), now);
                 days.open.insert(day, entry);
                 Opened::Ready(table)
             }
@@ -159,7 +162,10 @@ impl Tables {
         days.uses = days.uses.saturating_add(1);
         let last_use = days.uses;
         self.make_room(&mut days);
-        days.open.insert(day, OpenDay { table: Arc::clone(&table), last_use, dirty: true });
+        let mut open = OpenDay::new(Arc::clone(&table), last_use);
+        open.dirty = true;
+        open.filter = Some(Filter::default());
+        days.open.insert(day, open);
         Ok(table)
     }
 
@@ -168,6 +174,7 @@ impl Tables {
         let open = self.days().open.remove(&day);
         drop_quietly(open);
         remove_all(&self.mark_path(day))?;
+        remove_all(&self.keys_path(day))?;
         remove_all(&self.path(day))
     }
 
@@ -182,33 +189,62 @@ impl Tables {
         };
         if let Some(open) = self.days().open.get_mut(&day) {
             open.dirty = true;
+            if open.filter.is_none() {
+                open.filter = Filter::load(&self.keys_path(day));
+            }
+            if let Some(filter) = &mut open.filter {
+                let keys = rows.iter().filter_map(|(key, _)| layout::filtered_prefix(key));
+                keys.for_each(|key| filter.add(key));
+            }
         }
         table.apply(rows)
     }
 
+    /// Whether a day may have rows with this prefix; asked before the day is opened.
+    pub(super) fn may_contain(&self, day: u32, prefix: &[u8]) -> bool {
+        if layout::filtered_prefix(prefix).is_none() {
+            return true;
+        }
+        if let Some(open) = self.days().open.get(&day)
+            && let Some(filter) = &open.filter
+        {
+            return filter.may_contain(prefix);
+        }
+        filter::file_may_contain(&self.keys_path(day), prefix)
+    }
+
     /// Puts every changed day on disk: all rows up to `lsn` are there now.
     pub(super) fn checkpoint(&self, lsn: u64) -> Result<(), StoreError> {
-        let changed: Vec<(u32, Arc<dyn Table>)> = {
+        let changed: Vec<u32> = {
             let days = self.days();
-            let changed = days.open.iter().filter(|(_, open)| open.dirty);
-            changed.map(|(day, open)| (*day, Arc::clone(&open.table))).collect()
+            days.open.iter().filter(|(_, open)| open.dirty).map(|(day, _)| *day).collect()
         };
-        for (day, table) in changed {
-            let failed = |error: IndexError| {
-                let source = std::io::Error::other(error.0);
-                StoreError::io(format!("syncing the index of {day}"), source)
-            };
-            let mut days = self.days();
-            let owner = self.owner(&days, day);
-            if let Some(open) = days.open.get_mut(&day) {
-                open.dirty = false;
+        for day in changed {
+            if let Err(error) = self.checkpoint_day(day, lsn) {
+                // After a failed sync nobody knows what is on disk: the day is made anew.
+                self.remove(day)?;
+                let source = std::io::Error::other(error);
+                return Err(StoreError::io(format!("syncing the index of {day}"), source));
             }
-            drop(days);
-            let marker = vec![(layout::marker_key(), lsn.to_be_bytes().to_vec())];
-            table.apply(marker).and_then(|()| table.checkpoint(&self.disk)).map_err(failed)?;
-            self.write_mark(day, &Mark { lsn, open_in: Some(owner) })?;
         }
         Ok(())
+    }
+
+    fn checkpoint_day(&self, day: u32, lsn: u64) -> Result<(), IndexError> {
+        let failed = |error: std::io::Error| IndexError(error.to_string());
+        let mut days = self.days();
+        let owner = self.owner(&days, day);
+        let Some(open) = days.open.get_mut(&day) else { return Ok(()) };
+        let table = Arc::clone(&open.table);
+        if let Some(filter) = &mut open.filter {
+            filter.save(&self.disk, &self.keys_path(day)).map_err(failed)?;
+        }
+        open.dirty = false;
+        drop(days);
+        table.apply(vec![(layout::marker_key(), lsn.to_be_bytes().to_vec())])?;
+        table.checkpoint(&self.disk)?;
+        let mark = Mark { lsn, open_in: Some(owner) };
+        self.write_mark(day, &mark).map_err(|error| IndexError(error.to_string()))
     }
 
     /// Closes every day; they are marked as whole. Call `checkpoint` before.
@@ -218,6 +254,12 @@ impl Tables {
             self.close_day(&days, day, open)?;
         }
         Ok(())
+    }
+
+    /// How many days are open.
+    #[cfg(test)]
+    pub(super) fn open_days(&self) -> usize {
+        self.days().open.len()
     }
 
     fn open_checked(&self, day: u32, owner: &str) -> Result<Arc<dyn Table>, IndexError> {
@@ -281,6 +323,10 @@ impl Tables {
         self.dir.join(format!("{day:08}.{GENERATION}"))
     }
 
+    fn keys_path(&self, day: u32) -> PathBuf {
+        self.dir.join(format!("{day:08}.{GENERATION}.keys"))
+    }
+
     fn mark_path(&self, day: u32) -> PathBuf {
         self.dir.join(format!("{day:08}.{GENERATION}.mark"))
     }
@@ -307,6 +353,12 @@ impl Tables {
         self.disk
             .replace(&path, text.as_bytes())
             .map_err(|error| StoreError::io(format!("writing {}", path.display()), error))
+    }
+}
+
+impl OpenDay {
+    fn new(table: Arc<dyn Table>, last_use: u64) -> Self {
+        Self { table, last_use, dirty: false, filter: None }
     }
 }
 

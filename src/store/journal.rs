@@ -67,27 +67,25 @@ impl Segment {
         capacity: u64,
         recycled: Option<&Path>,
     ) -> Result<Self, StoreError> {
-        let doing = |what: &str| format!("{what} segment {}", path.display());
         let draft = recycled.map_or_else(|| path.with_extension("new"), Path::to_path_buf);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&draft)
-            .map_err(|error| StoreError::io(doing("creating"), error))?;
-        disk.preallocate(&file, capacity)
-            .map_err(|error| StoreError::io(doing("preallocating"), error))?;
-        disk.write_at(&file, &layout::encode_header(header), 0)
-            .and_then(|()| disk.sync_data(&file))
-            .map_err(|error| StoreError::io(doing("writing the head of"), error))?;
-        std::fs::rename(&draft, &path)
-            .and_then(|()| path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir)))
-            .map_err(|error| StoreError::io(doing("naming"), error))?;
-        Ok(Self { number: header.number, file, path })
+        let written = write_head(disk, &draft, header, capacity).and_then(|file| {
+            std::fs::rename(&draft, &path)?;
+            path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))?;
+            Ok(file)
+        });
+        match written {
+            Ok(file) => Ok(Self { number: header.number, file, path }),
+            Err(error) => {
+                // A disk that is full stays full as long as failed drafts lie on it.
+                for left in [&draft, &path] {
+                    super::index::remove_all(left)?;
+                }
+                Err(StoreError::io(format!("creating segment {}", path.display()), error))
+            }
+        }
     }
 
-    /// Reads and checks one frame, which must have been written whole.
+    /// Reads the octets of a frame, unchecked.
     pub(super) fn read_frame(&self, offset: u64, size: usize) -> Result<Vec<u8>, StoreError> {
         let doing = || format!("reading segment {} at {offset}", self.path.display());
         let mut octets = vec![0; size];
@@ -95,6 +93,21 @@ impl Segment {
             .map_err(|error| StoreError::io(doing(), error))?;
         Ok(octets)
     }
+}
+
+/// Makes a file that is as long as a segment and starts with its head.
+fn write_head(
+    disk: &Disk,
+    path: &Path,
+    header: &SegmentHeader,
+    capacity: u64,
+) -> std::io::Result<File> {
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+    disk.preallocate(&file, capacity)?;
+    disk.write_at(&file, &layout::encode_header(header), 0)?;
+    disk.sync_data(&file)?;
+    Ok(file)
 }
 
 /// The name of a segment file.

@@ -371,6 +371,16 @@ pub(super) fn marker_key() -> Vec<u8> {
     vec![b'z']
 }
 
+/// The part of a key by which the filter of a day knows it: tag and hash of `'m'`, `'b'`, `'g'`,
+/// which are looked for in every day.
+pub(super) fn filtered_prefix(key: &[u8]) -> Option<&[u8]> {
+    match key.first()? {
+        b'm' | b'g' => key.get(..17),
+        b'b' => key.get(..13),
+        _ => None,
+    }
+}
+
 /// The id inside the last octets of a key, which stands there inverted.
 pub(super) fn inverted_id_of(key: &[u8]) -> Option<QueueId> {
     let id: [u8; 10] = key.last_chunk::<10>().copied()?;

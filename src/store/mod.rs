@@ -11,6 +11,7 @@ mod committer;
 mod digest;
 mod disk;
 mod entry;
+mod filter;
 mod index;
 mod intake;
 mod journal;
@@ -183,6 +184,8 @@ pub struct Stats {
     pub backlog_bytes: usize,
     /// Writes of the journal that failed since the start.
     pub write_failures: u64,
+    /// Checkpoints that failed since the start.
+    pub checkpoint_failures: u64,
     /// Places where the journal was found damaged at the start.
     pub damaged_ranges: u64,
     /// How often data was synced since the start.

@@ -332,6 +332,38 @@ fn replay_segment(
     Ok(end)
 }
 
+/// Applies everything again that lies behind `checkpoint`, up to `last_lsn`.
+pub(super) fn reapply(
+    shared: &Shared,
+    checkpoint: Position,
+    last_lsn: u64,
+) -> Result<(), StoreError> {
+    let segments = shared.core().spool.segments_from(checkpoint.segment);
+    let mut until = last_lsn.saturating_add(1);
+    // From the last one back, because each head says where the one before it ends.
+    for segment in segments.iter().rev() {
+        let failed = |error| StoreError::io(format!("reading {}", segment.path.display()), error);
+        let octets = std::fs::read(&segment.path).map_err(failed)?;
+        let Ok(header) = layout::decode_header(&octets) else { continue };
+        let from = header.first_lsn;
+        let range = ScanRange { from, until, order: ScanOrder::Consecutive };
+        let mut frames: Vec<(u64, Frame)> = Vec::new();
+        journal::scan(&octets, shared.seed, range, &mut |found| {
+            let Found::Batch(batch) = found else { return Ok(()) };
+            for (_, frame) in batch {
+                let is_new = frame.lsn > checkpoint.lsn && frame.flags & layout::COPY == 0;
+                if let Some(entry) = Entry::read(&frame).ok().flatten().filter(|_| is_new) {
+                    frames.push((frame.lsn, log_frame(&frame, entry)));
+                }
+            }
+            Ok(())
+        })?;
+        apply_replayed(shared, &mut frames)?;
+        until = until.min(from);
+    }
+    Ok(())
+}
+
 fn apply_replayed(shared: &Shared, frames: &mut Vec<(u64, Frame)>) -> Result<(), StoreError> {
     let borrowed: Vec<(u64, &Frame)> = frames.iter().map(|(lsn, frame)| (*lsn, frame)).collect();
     shared.archive.apply(&borrowed)?;
@@ -363,13 +395,13 @@ fn fold(shared: &Shared, segment: u32, offset: usize, frame: &FrameRef<'_>, entr
 
 /// The frame as it goes into `log/`.
 fn log_frame(frame: &FrameRef<'_>, entry: Entry) -> Frame {
-    let mut payload = frame.payload.to_vec();
-    if let Entry::Message(_) = entry
-        && let Some((record, _, _)) = layout::decode_message(frame.payload)
-    {
-        payload.truncate(layout::message_record_end(record.len()));
-    }
-    let log_len = payload.len();
+    let log_len = match layout::decode_message(frame.payload) {
+        Some((record, _, _)) if matches!(entry, Entry::Message(_)) => {
+            layout::message_record_end(record.len())
+        }
+        _ => frame.payload.len(),
+    };
+    let payload = frame.payload.get(..log_len).unwrap_or_default().to_vec();
     Frame { entry, flags: 0, key: frame.key.to_vec(), payload, log_len }
 }
 

@@ -39,6 +39,7 @@ impl Shared {
             segments: core.spool.len(),
             backlog_bytes: core.backlog_bytes,
             write_failures: core.write_failures,
+            checkpoint_failures: core.checkpoint_failures,
             damaged_ranges: core.damaged_ranges,
             syncs: self.disk.syncs(),
             healthy: core.health == Health::Good,

@@ -86,6 +86,7 @@ pub(super) struct Core {
     pub(super) health: Health,
     pub(super) stop: Stop,
     pub(super) write_failures: u64,
+    pub(super) checkpoint_failures: u64,
     pub(super) damaged_ranges: u64,
     pub(super) last_lsn: u64,
 }

@@ -114,6 +114,11 @@ impl Spool {
         Some((Arc::clone(&held.segment), *place))
     }
 
+    /// The segments from this number on.
+    pub(super) fn segments_from(&self, number: u32) -> Vec<Arc<Segment>> {
+        self.segments.range(number..).map(|(_, held)| Arc::clone(&held.segment)).collect()
+    }
+
     /// How many segments there are.
     pub(super) fn len(&self) -> usize {
         self.segments.len()

@@ -1,6 +1,10 @@
 //! What the store promises, held against real files.
 
 mod basics;
+mod crash;
+mod damage;
+mod faults;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
