@@ -22,6 +22,14 @@
 //! In what is sent, `\r`, `\n`, `\0`, `\\` and `\xff` are octets, and `\{a*20}` is `a` 20 times.
 //! Over memory the clock stands still until everyone waits, then jumps to the next deadline.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test stops at the first surprise"
+)]
+
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -42,7 +50,7 @@ use tokio::task::JoinHandle;
 
 #[test]
 fn dialogs_over_memory() {
-    run_all(scripts(), |script, pace| {
+    run_all(&scripts(), |script, pace| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_time().start_paused(true).build().unwrap().block_on(async {
             // A pipe of one octet is what makes every read and every write one octet long; a
@@ -57,8 +65,8 @@ fn dialogs_over_memory() {
 
 #[test]
 fn dialogs_over_a_socket() {
-    let at_once = scripts().into_iter().filter(|script| !script.takes_time).collect();
-    run_all(at_once, |script, pace| {
+    let at_once = scripts().into_iter().filter(|script| !script.takes_time);
+    run_all(&at_once.collect::<Vec<Script>>(), |script, pace| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().build().unwrap().block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -73,10 +81,10 @@ fn dialogs_over_a_socket() {
 }
 
 /// Runs all, so that one failure does not hide the next.
-fn run_all(scripts: Vec<Script>, run: impl Fn(&Script, Pace)) {
+fn run_all(scripts: &[Script], run: impl Fn(&Script, Pace)) {
     assert!(scripts.len() > 80, "only {} scripts were found", scripts.len());
     let mut failed = Vec::new();
-    for script in &scripts {
+    for script in scripts {
         for pace in script.paces() {
             let result = catch_unwind(AssertUnwindSafe(|| run(script, pace)));
             if let Err(cause) = result {
@@ -114,8 +122,8 @@ struct Script {
 #[derive(Clone, Copy, PartialEq)]
 enum Tls {
     None,
-    StartTls,
-    BrokenStartTls,
+    Offered,
+    Broken,
     Implicit,
 }
 
@@ -202,8 +210,8 @@ impl Script {
             "takes-time" => self.takes_time = true,
             "remote" => self.local = false,
             "lmtp" => options.protocol = Protocol::Lmtp,
-            "starttls" => self.tls = Tls::StartTls,
-            "broken-starttls" => self.tls = Tls::BrokenStartTls,
+            "starttls" => self.tls = Tls::Offered,
+            "broken-starttls" => self.tls = Tls::Broken,
             "implicit-tls" => self.tls = Tls::Implicit,
             "normalize" => options.bare_newline = BareNewline::Normalize,
             "auth" => {
@@ -291,7 +299,7 @@ fn default_options() -> SessionOptions {
 fn upgrade<S: Stream + 'static>(tls: Tls) -> Upgrade<S> {
     Box::new(move |stream| {
         Box::pin(async move {
-            if tls == Tls::BrokenStartTls {
+            if tls == Tls::Broken {
                 return Err(std::io::Error::other("no handshake today"));
             }
             let (stream, tls) = server_tls().accept(stream).await?;
@@ -452,7 +460,7 @@ impl<'a> Client<'a> {
         let tls = ClientTls::new(Verify::No, None).unwrap();
         match tls.connect("relay.example", plain).await {
             Ok((stream, _)) => self.stream = Box::new(stream),
-            Err(error) => assert!(self.script.tls == Tls::BrokenStartTls, "{error}"),
+            Err(error) => assert!(self.script.tls == Tls::Broken, "{error}"),
         }
     }
 }

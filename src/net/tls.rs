@@ -335,3 +335,151 @@ impl ServerCertVerifier for AnyCertificate {
 
 /// The time for one handshake, in either direction.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    /// Files of a test, removed with it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("rebound-tls-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        /// Writes a new certificate for `host` and its key.
+        fn pair(&self, file: &str, host: &str) -> Certificate {
+            let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+            let pair = self.named(file);
+            std::fs::write(&pair.cert_file, made.cert.pem()).unwrap();
+            std::fs::write(&pair.key_file, made.signing_key.serialize_pem()).unwrap();
+            pair
+        }
+
+        fn named(&self, file: &str) -> Certificate {
+            Certificate {
+                cert_file: self.0.join(format!("{file}.crt")),
+                key_file: self.0.join(format!("{file}.key")),
+            }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    /// A handshake, and one octet each way; what the two ends call it.
+    async fn talk(server: &ServerTls, client: &ClientTls, host: &str) -> io::Result<String> {
+        let (near, far) = duplex(65_536);
+        let serve = async {
+            let (mut stream, tls) = server.accept(far).await?;
+            let octet = stream.read_u8().await?;
+            stream.write_u8(octet + 1).await?;
+            stream.flush().await?;
+            Ok::<_, io::Error>(tls)
+        };
+        let ask = async {
+            let (mut stream, tls) = client.connect(host, near).await?;
+            stream.write_u8(1).await?;
+            stream.flush().await?;
+            assert_eq!(stream.read_u8().await?, 2);
+            Ok::<_, io::Error>(tls)
+        };
+        let (served, asked) = tokio::join!(serve, ask);
+        let (served, asked) = (served, asked?);
+        assert_eq!(served?, asked);
+        Ok(asked)
+    }
+
+    #[tokio::test]
+    async fn the_certificate_is_chosen_by_the_name_asked_for() {
+        let folder = Folder::new("sni");
+        let pairs = [
+            folder.pair("first", "mail.example.com"),
+            folder.pair("wild", "*.example.net"),
+            folder.pair("third", "third.example.com"),
+        ];
+        let server = ServerTls::load(&pairs).unwrap();
+        for (trusted, host, fits) in [
+            (0, "mail.example.com", true),
+            (1, "a.example.net", true),
+            (2, "third.example.com", true),
+            (0, "third.example.com", false),
+            (1, "a.b.example.net", false),
+            (0, "unknown.example.com", false),
+            (0, "192.0.2.1", false),
+        ] {
+            let client = ClientTls::new(Verify::Yes, Some(&pairs[trusted].cert_file)).unwrap();
+            let tls = talk(&server, &client, host).await;
+            assert_eq!(tls.is_ok(), fits, "{host}: {tls:?}");
+        }
+        let anyone = ClientTls::new(Verify::No, None).unwrap();
+        for host in ["unknown.example.com", "192.0.2.1", "::1"] {
+            let tls = talk(&server, &anyone, host).await.unwrap();
+            assert!(tls.starts_with("TLSv1.3 TLS13_"), "{tls}");
+        }
+    }
+
+    #[tokio::test]
+    async fn new_certificates_are_used_and_bad_ones_are_not() {
+        let folder = Folder::new("reload");
+        let (old, new) = (folder.pair("old", "a.example"), folder.pair("new", "a.example"));
+        let trusts = |pair: &Certificate| {
+            ClientTls::new(Verify::Yes, Some(pair.cert_file.as_path())).unwrap()
+        };
+        let server = ServerTls::load(std::slice::from_ref(&old)).unwrap();
+        talk(&server, &trusts(&old), "a.example").await.unwrap();
+        server.reload(std::slice::from_ref(&new)).unwrap();
+        talk(&server, &trusts(&new), "a.example").await.unwrap();
+        talk(&server, &trusts(&old), "a.example").await.unwrap_err();
+        server.reload(&[folder.named("missing")]).unwrap_err();
+        talk(&server, &trusts(&new), "a.example").await.unwrap();
+    }
+
+    #[test]
+    fn every_mistake_names_its_file() {
+        let folder = Folder::new("mistakes");
+        let (one, two) = (folder.pair("one", "a.example"), folder.pair("two", "a.example"));
+        let empty = folder.named("empty");
+        std::fs::write(&empty.cert_file, "nothing").unwrap();
+        std::fs::write(&empty.key_file, "nothing").unwrap();
+        let with = |cert: &Certificate, key: &Certificate| Certificate {
+            cert_file: cert.cert_file.clone(),
+            key_file: key.key_file.clone(),
+        };
+        for (pair, want) in [
+            (folder.named("missing"), "cannot read the certificate in"),
+            (with(&one, &folder.named("missing")), "cannot read the private key in"),
+            (with(&empty, &one), "there is no certificate in PEM form in"),
+            (with(&one, &empty), "there is no private key in PEM form in"),
+            (with(&one, &two), "does not belong to the certificate in"),
+        ] {
+            let error = ServerTls::load(&[pair]).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+            assert!(error.contains(&folder.0.display().to_string()), "{error}");
+        }
+        assert!(matches!(ServerTls::load(&[]), Err(TlsError::ConfigNoCertificate)));
+        let error = ClientTls::new(Verify::Yes, Some(&empty.cert_file)).unwrap_err().to_string();
+        assert!(error.contains("empty.crt"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_has_a_deadline_at_both_ends() {
+        let folder = Folder::new("deadline");
+        let server = ServerTls::load(&[folder.pair("one", "a.example")]).unwrap();
+        let (_silent, stream) = duplex(64);
+        let error = server.accept(stream).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let (_silent, stream) = duplex(65_536);
+        let client = ClientTls::new(Verify::No, None).unwrap();
+        let error = client.connect("a.example", stream).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

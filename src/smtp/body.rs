@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn every_body_in_every_cut_means_what_the_model_says() {
-        let mut numbers = Numbers(0x5EED_0F_B0D1E5);
+        let mut numbers = Numbers(0x5EED_0FB0_D1E5);
         let pieces: [&[u8]; 12] = [
             b"\r",
             b"\n",

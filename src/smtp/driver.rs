@@ -271,3 +271,212 @@ const READ_BYTES_MAX: usize = 16_384;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Reads that a client which was sent away is still listened to.
 const LINGER_READS_MAX: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+
+    use super::super::service::{Auth, BareNewline, Hello, MailCommand, Protocol};
+    use super::*;
+    use crate::mail::Reply;
+    use crate::mail::envelope::Recipient;
+
+    /// Takes everything.
+    struct Open;
+
+    impl Service for Open {
+        fn hello(&mut self, _hello: &Hello) {}
+
+        fn secured(&mut self, _tls: &str) {}
+
+        async fn authenticate(&mut self, _username: &str, _password: &[u8]) -> Result<(), Reply> {
+            Ok(())
+        }
+
+        async fn mail(&mut self, _mail: &MailCommand) -> Result<(), Reply> {
+            Ok(())
+        }
+
+        async fn rcpt(&mut self, _recipient: &Recipient) -> Result<(), Reply> {
+            Ok(())
+        }
+
+        async fn data(&mut self) -> Result<(), Reply> {
+            Ok(())
+        }
+
+        async fn chunk(&mut self, _octets: &[u8]) -> Result<(), Reply> {
+            Ok(())
+        }
+
+        async fn end(&mut self) -> Vec<Reply> {
+            vec![super::super::reply::OK.into()]
+        }
+
+        fn reset(&mut self) {}
+    }
+
+    fn options() -> Arc<SessionOptions> {
+        Arc::new(SessionOptions {
+            hostname: "relay.example".to_owned(),
+            protocol: Protocol::Smtp,
+            auth: Auth::None,
+            message_bytes_max: 0,
+            recipients_max: 10,
+            transactions_max: 10,
+            errors_max: 10,
+            idle_commands_max: 100_000,
+            command_timeout: Duration::from_secs(300),
+            data_timeout: Duration::from_secs(180),
+            message_timeout: Duration::from_secs(3600),
+            write_timeout: Duration::from_secs(60),
+            bare_newline: BareNewline::Refuse,
+        })
+    }
+
+    fn served<T: Stream + 'static>(stream: T) -> impl Future<Output = SessionEnd> + Send {
+        let peer = Peer { address: None };
+        async move {
+            let stop = std::future::pending();
+            serve(stream, peer, None, options(), None, &mut Open, stop).await
+        }
+    }
+
+    /// Sends `piece` every second until the server closes; says how many seconds that took.
+    async fn drip(mut client: DuplexStream, server: JoinHandle<SessionEnd>, piece: &[u8]) -> u64 {
+        let started = Instant::now();
+        while !server.is_finished() {
+            drop(client.write_all(piece).await);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let seconds = started.elapsed().as_secs();
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.unwrap();
+        assert!(said.ends_with("421 4.4.2 Timeout, closing the connection\r\n"), "{said}");
+        assert!(matches!(server.await.unwrap(), SessionEnd::TimedOut));
+        seconds
+    }
+
+    const TO_DATA: &[u8] =
+        b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: x\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_drips_in_is_cut_off_at_its_deadline() {
+        let (mut client, server) = duplex(65_536);
+        let server = tokio::spawn(served(server));
+        client.write_all(b"NOOP ").await.unwrap();
+        let seconds = drip(client, server, b"x").await;
+        assert!((300..=302).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mail_that_drips_in_is_cut_off_at_the_deadline_of_its_block() {
+        let (mut client, server) = duplex(65_536);
+        let server = tokio::spawn(served(server));
+        client.write_all(TO_DATA).await.unwrap();
+        let seconds = drip(client, server, b"x\r\n").await;
+        assert!((180..=182).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mail_that_never_ends_is_cut_off_at_its_own_deadline() {
+        let (mut client, server) = duplex(65_536);
+        let server = tokio::spawn(served(server));
+        client.write_all(TO_DATA).await.unwrap();
+        let seconds = drip(client, server, &b"sixteen octets\r\n".repeat(100)).await;
+        assert!((3600..=3602).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_reads_is_cut_off() {
+        let (mut client, server) = duplex(64);
+        let server = tokio::spawn(served(server));
+        let started = Instant::now();
+        let flood = b"NOOP\r\n".repeat(1000);
+        assert!(client.write_all(&flood).await.is_err(), "the server must stop reading");
+        assert!(matches!(server.await.unwrap(), SessionEnd::TimedOut));
+        assert!((60..=62).contains(&started.elapsed().as_secs()));
+    }
+
+    /// Counts the writes of the server.
+    struct Counting {
+        inner: DuplexStream,
+        writes: Arc<AtomicUsize>,
+    }
+
+    impl AsyncRead for Counting {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Counting {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            octets: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes.fetch_add(1, Ordering::SeqCst);
+            Pin::new(&mut self.inner).poll_write(context, octets)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_flush(context)
+        }
+
+        fn poll_shutdown(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_shutdown(context)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replies_to_pipelined_commands_leave_in_one_write() {
+        let (mut client, inner) = duplex(65_536);
+        let writes = Arc::new(AtomicUsize::new(0));
+        let server = tokio::spawn(served(Counting { inner, writes: Arc::clone(&writes) }));
+        let mut greeting = [0; 33];
+        client.read_exact(&mut greeting).await.unwrap();
+        assert!(greeting.ends_with(b"\r\n"));
+        client.write_all(&[TO_DATA, b".\r\nQUIT\r\n"].concat()).await.unwrap();
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.unwrap();
+        assert!(said.ends_with("250 2.0.0 Ok\r\n221 2.0.0 Bye\r\n"), "{said}");
+        assert!(matches!(server.await.unwrap(), SessionEnd::Quit));
+        assert_eq!(writes.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_sent_away_while_it_talks_still_hears_why() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client =
+            tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let server = tokio::spawn(served(server));
+        let bad = [&b"FOO\r\n".repeat(10)[..], &b"NOOP\r\n".repeat(20_000)].concat();
+        let (mut reader, mut writer) = client.split();
+        let write = async { drop(writer.write_all(&bad).await) };
+        let mut said = String::new();
+        let (read, ()) = tokio::join!(reader.read_to_string(&mut said), write);
+        assert!(read.is_ok(), "{read:?}");
+        assert!(said.ends_with("421 4.7.0 Too many errors\r\n"), "{said}");
+        assert!(matches!(server.await.unwrap(), SessionEnd::Refused));
+    }
+
+    #[test]
+    fn a_connection_is_small() {
+        let (_client, server) = duplex(1);
+        let bytes = size_of_val(&served(server));
+        assert!(bytes <= 4096, "{bytes} bytes");
+    }
+}

@@ -75,7 +75,7 @@ fn is_value(text: &str) -> bool {
     !text.is_empty() && text.chars().all(inside)
 }
 
-/// 1 to 20 digits (RFC 1870 §6.1); what does not fit 64 bits is larger than any limit.
+/// 1 to 20 digits (RFC 1870 §3); what does not fit 64 bits is larger than any limit.
 fn size(value: &str) -> Result<u64, Canned> {
     if value.len() <= 20 && value.bytes().all(|octet| octet.is_ascii_digit()) {
         Ok(value.parse().unwrap_or(u64::MAX))

@@ -136,7 +136,8 @@ pub struct SessionOptions {
     pub transactions_max: u32,
     /// Errors since the last accepted mail after which the connection is closed.
     pub errors_max: u32,
-    /// Commands that bring no mail nearer (NOOP, RSET, EHLO, ...) since the last accepted mail.
+    /// Commands other than RCPT and DATA (NOOP, RSET, EHLO, MAIL, ...) since the last accepted
+    /// mail after which the connection is closed.
     pub idle_commands_max: u32,
     /// The time for one command, however many reads it takes.
     pub command_timeout: Duration,

@@ -597,3 +597,83 @@ const AUTH_MODE: &str = "AUTH";
 const TLS_RECORD: &[u8] = &[0x16, 0x03];
 /// Replies that are gathered before they are written.
 const OUTPUT_BYTES_MAX: usize = 16_384;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::service::Auth;
+    use super::*;
+
+    fn session() -> Session {
+        let options = SessionOptions {
+            hostname: "relay.example".to_owned(),
+            protocol: Protocol::Smtp,
+            auth: Auth::None,
+            message_bytes_max: 0,
+            recipients_max: 10,
+            transactions_max: 10,
+            errors_max: 1000,
+            idle_commands_max: 100_000,
+            command_timeout: Duration::from_secs(1),
+            data_timeout: Duration::from_secs(1),
+            message_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            bare_newline: BareNewline::Refuse,
+        };
+        Session::new(Arc::new(options), Channel::Plain { local: true, starttls: true })
+    }
+
+    #[test]
+    fn an_idle_session_owns_no_input_buffer() {
+        let mut session = session();
+        session.receive(b"NOOP\r\nNOOP\r\nNO");
+        assert!(matches!(session.step(), Step::Read));
+        assert_eq!(session.frame.session.input, b"NO");
+        session.receive(b"OP\r\n");
+        assert!(matches!(session.step(), Step::Read));
+        assert_eq!(session.frame.session.input.capacity(), 0);
+    }
+
+    #[test]
+    fn a_line_without_an_end_takes_no_memory() {
+        let mut session = session();
+        for _ in 0..1000 {
+            session.receive(&[b'x'; 4096]);
+            assert!(matches!(session.step(), Step::Read));
+            assert!(session.untaken().len() <= 4096);
+        }
+        assert!(session.take_output().is_empty());
+        session.receive(b"\r\n");
+        assert!(matches!(session.step(), Step::Read));
+        let said = session.take_output();
+        assert_eq!(said, [DriverControl::Response(b"500 5.5.2 Command line too long\r\n".into())]);
+    }
+
+    #[test]
+    fn output_is_written_before_it_grows_without_limit() {
+        let mut session = session();
+        session.receive(&b"HELP\r\n".repeat(1000));
+        let mut written = 0;
+        while matches!(session.step(), Step::Write) {
+            let bytes = session.output_bytes();
+            assert!((OUTPUT_BYTES_MAX..OUTPUT_BYTES_MAX + 512).contains(&bytes), "{bytes}");
+            session.take_output();
+            written += 1;
+        }
+        assert!(written > 2, "{written}");
+    }
+
+    #[test]
+    fn nothing_is_read_between_starttls_and_the_handshake() {
+        let mut session = session();
+        session.receive(b"STARTTLS\r\n");
+        assert!(matches!(session.step(), Step::Read));
+        assert_eq!(session.take_output().last(), Some(&DriverControl::StartTls));
+        session.receive(b"NOOP\r\n");
+        assert!(matches!(session.step(), Step::Read));
+        assert!(session.take_output().is_empty());
+        session.secured();
+        assert!(session.untaken().is_empty());
+    }
+}

@@ -248,11 +248,13 @@ impl Session {
     }
 }
 
-/// Whether it brings no mail nearer; a client that does nothing else holds a connection for ever.
+/// Whether it is counted until a mail is accepted: a client that sends these and never a mail
+/// would hold a connection for ever.
 fn is_idle(command: &Command) -> bool {
     matches!(
         command,
         Command::Hello(_)
+            | Command::Mail(..)
             | Command::Rset
             | Command::Noop
             | Command::Vrfy
