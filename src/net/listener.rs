@@ -413,7 +413,7 @@ mod tests {
             leave.send(true).unwrap();
             assert_eq!(first.await.unwrap(), "");
             // The place is free as soon as the task has ended, which `first` may see earlier.
-            while read_all(address).await != "" {}
+            while !read_all(address).await.is_empty() {}
             stopper.stop();
             assert_eq!(server.await.unwrap(), Drained { aborted: 0 });
         }
@@ -431,7 +431,7 @@ mod tests {
         });
         let server = tokio::spawn(server);
         for _ in 0..3 {
-            while read_all(address).await != "" {}
+            while !read_all(address).await.is_empty() {}
         }
         stopper.stop();
         assert_eq!(server.await.unwrap(), Drained { aborted: 0 });

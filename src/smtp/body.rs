@@ -1,4 +1,5 @@
-//! Reads the octets after DATA up to the line that ends them (RFC 5321 §4.5.2).
+//! Reads the octets of a mail: after DATA up to the line that ends them (RFC 5321 §4.5.2), after
+//! BDAT as many as were announced (RFC 3030 §2).
 //!
 //! Only `CRLF . CRLF` ends the data, however the octets are cut into pieces on their way.
 //! What comes out has no stuffed dots, and no bare CR, bare LF or NUL: those are noticed, and
@@ -8,8 +9,19 @@
 /// Takes pieces of the data and gives back the mail.
 #[derive(Debug, Default)]
 pub(crate) struct BodyReader {
+    framing: Framing,
     at: At,
     defects: Defects,
+}
+
+/// How the client says where the mail ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// With a line that holds a dot and nothing else (DATA).
+    #[default]
+    Dot,
+    /// By the number of octets (BDAT): a dot is an octet like any other.
+    Count,
 }
 
 /// What stood in the data that must not.
@@ -40,6 +52,11 @@ enum At {
 }
 
 impl BodyReader {
+    /// Reads a mail that ends as `framing` says.
+    pub(crate) fn new(framing: Framing) -> Self {
+        Self { framing, ..Self::default() }
+    }
+
     /// Reads `input` up to its end or the end of the data, and appends what it means to `out`.
     ///
     /// Returns how many octets were read; the rest of `input` is no data.
@@ -61,6 +78,18 @@ impl BodyReader {
         }
     }
 
+    /// Ends a mail whose octets were counted; its last line is completed if need be, so that
+    /// every mail we hold is whole lines.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        if self.at == At::Cr {
+            self.defects.bare_newline = true;
+        }
+        if self.at != At::LineStart {
+            out.extend_from_slice(b"\r\n");
+            self.at = At::LineStart;
+        }
+    }
+
     /// Whether the end of the data was read.
     pub(crate) fn is_at_end(&self) -> bool {
         self.at == At::End
@@ -76,7 +105,7 @@ impl BodyReader {
         let mut len = 0_usize;
         loop {
             let line = octets.get(len..).unwrap_or_default();
-            if self.at == At::LineStart && line.first() == Some(&b'.') {
+            if self.is_stuffing(line.first()) {
                 return len;
             }
             let text = text_len(line);
@@ -92,9 +121,17 @@ impl BodyReader {
         }
     }
 
+    /// Whether the dot is one that the client added, or the one that ends the mail.
+    fn is_stuffing(&self, octet: Option<&u8>) -> bool {
+        self.framing == Framing::Dot && self.at == At::LineStart && octet == Some(&b'.')
+    }
+
     fn step(&mut self, octet: u8, out: &mut Vec<u8>) {
+        if self.is_stuffing(Some(&octet)) {
+            self.at = At::Dot;
+            return;
+        }
         match (self.at, octet) {
-            (At::LineStart, b'.') => self.at = At::Dot,
             (At::Dot, b'\r') => self.at = At::DotCr,
             (At::DotCr, b'\n') => self.at = At::End,
             (At::Cr, b'\n') => {
@@ -238,6 +275,30 @@ mod tests {
             assert_eq!(got.defects == Defects::default(), bare, "{end:?}");
             let mail = String::from_utf8(got.mail).unwrap();
             assert!(!mail.replace("\r\n", "").contains(['\r', '\n', '\0']), "{end:?} {mail:?}");
+        }
+    }
+
+    #[test]
+    fn counted_octets_mean_themselves_but_for_bare_newlines() {
+        for (chunks, mail, bare) in [
+            (&["a\r\n"][..], "a\r\n", false),
+            (&["a"], "a\r\n", false),
+            (&["", ""], "", false),
+            (&[".\r\n..\r\n.", "\r\n"], ".\r\n..\r\n.\r\n", false),
+            (&["a\r", "\n.b"], "a\r\n.b\r\n", false),
+            (&["a\r"], "a\r\n", true),
+            (&["a\n", "b"], "a\r\nb\r\n", true),
+            (&["a\r", "b"], "ab\r\n", true),
+        ] {
+            let mut reader = BodyReader::new(Framing::Count);
+            let mut out = Vec::new();
+            for chunk in chunks {
+                assert_eq!(reader.read(chunk.as_bytes(), &mut out), chunk.len());
+                assert!(!reader.is_at_end());
+            }
+            reader.finish(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), mail, "{chunks:?}");
+            assert_eq!(reader.defects().bare_newline, bare, "{chunks:?}");
         }
     }
 

@@ -23,6 +23,15 @@ pub(crate) enum Command {
     Rcpt(ForwardPath, String),
     /// DATA.
     Data,
+    /// BDAT (RFC 3030 §2).
+    Bdat {
+        /// Octets that follow the command.
+        bytes: u64,
+        /// Whether the mail ends with them.
+        last: bool,
+    },
+    /// BDAT that does not say how many octets follow.
+    BadBdat,
     /// RSET.
     Rset,
     /// NOOP.
@@ -143,6 +152,7 @@ impl Command {
             "MAIL" => mail(argument),
             "RCPT" => rcpt(argument),
             "DATA" => alone(Self::Data),
+            "BDAT" => Ok(bdat(argument).unwrap_or(Self::BadBdat)),
             "RSET" => alone(Self::Rset),
             "QUIT" => alone(Self::Quit),
             "STARTTLS" => alone(Self::StartTls),
@@ -188,6 +198,22 @@ fn rcpt(argument: &str) -> Result<Command, Canned> {
         ForwardPath::Address(address(mailbox).ok_or(RECIPIENT_SYNTAX)?)
     };
     Ok(Command::Rcpt(forward_path, parameters.to_owned()))
+}
+
+/// `size [LAST]`, the size being 1 to 20 digits; what does not fit 64 bits never ends.
+fn bdat(argument: &str) -> Option<Command> {
+    let mut words = argument.split(' ').filter(|word| !word.is_empty());
+    let size = words.next()?;
+    if size.len() > 20 || !size.bytes().all(|octet| octet.is_ascii_digit()) {
+        return None;
+    }
+    let bytes = size.parse().unwrap_or(u64::MAX);
+    let last = match words.next() {
+        None => false,
+        Some(word) if word.eq_ignore_ascii_case("LAST") => true,
+        Some(_) => return None,
+    };
+    words.next().is_none().then_some(Command::Bdat { bytes, last })
 }
 
 fn auth(argument: &str) -> Result<Command, Canned> {
@@ -275,10 +301,19 @@ mod tests {
             mechanism: mechanism.to_owned(),
             initial: initial.map(str::to_owned),
         };
+        let bdat = |bytes, last| Command::Bdat { bytes, last };
         for (line, want) in [
             ("data", Ok(Command::Data)),
             ("Data  ", Ok(Command::Data)),
             ("DATA x", Err(NO_ARGUMENT)),
+            ("BDAT 0", Ok(bdat(0, false))),
+            ("bdat 86 last", Ok(bdat(86, true))),
+            ("BDAT 99999999999999999999", Ok(bdat(u64::MAX, false))),
+            ("BDAT 999999999999999999999", Ok(Command::BadBdat)),
+            ("BDAT", Ok(Command::BadBdat)),
+            ("BDAT -1", Ok(Command::BadBdat)),
+            ("BDAT 5 FIRST", Ok(Command::BadBdat)),
+            ("BDAT 5 LAST LAST", Ok(Command::BadBdat)),
             ("RSET", Ok(Command::Rset)),
             ("RSET x", Err(NO_ARGUMENT)),
             ("QUIT", Ok(Command::Quit)),

@@ -192,15 +192,15 @@ impl Deadlines {
         }
         self.progress = progress;
         let now = Instant::now();
-        match session.expecting() {
-            Expecting::Line => {
-                self.message = None;
-                self.next = now + options.command_timeout;
-            }
-            Expecting::Data => {
-                let message = *self.message.get_or_insert(now + options.message_timeout);
-                self.next = message.min(now + options.data_timeout);
-            }
+        self.next = match session.expecting() {
+            Expecting::Line => now + options.command_timeout,
+            Expecting::Data => now + options.data_timeout,
+        };
+        if session.is_receiving() {
+            let message = *self.message.get_or_insert(now + options.message_timeout);
+            self.next = self.next.min(message);
+        } else {
+            self.message = None;
         }
         true
     }
@@ -388,6 +388,15 @@ mod tests {
         let server = tokio::spawn(served(server));
         client.write_all(TO_DATA).await.unwrap();
         let seconds = drip(client, server, &b"sixteen octets\r\n".repeat(100)).await;
+        assert!((3600..=3602).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mail_in_endless_pieces_is_cut_off_at_the_same_deadline() {
+        let (mut client, server) = duplex(65_536 * 8);
+        let server = tokio::spawn(served(server));
+        client.write_all(b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n").await.unwrap();
+        let seconds = drip(client, server, b"BDAT 1\r\nx").await;
         assert!((3600..=3602).contains(&seconds), "{seconds}");
     }
 

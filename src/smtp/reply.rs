@@ -103,6 +103,7 @@ pub(crate) const RECIPIENT_SYNTAX: Canned = Canned("501 5.1.3 Bad recipient addr
 pub(crate) const PARAMETER_SYNTAX: Canned = Canned("501 5.5.4 Malformed parameter");
 pub(crate) const PARAMETER_TWICE: Canned = Canned("501 5.5.4 Parameter given twice");
 pub(crate) const PARAMETER_UNKNOWN: Canned = Canned("555 5.5.4 Parameter not supported");
+pub(crate) const BDAT_SYNTAX: Canned = Canned("501 5.5.4 Syntax: BDAT size [LAST]");
 pub(crate) const AUTH_SYNTAX: Canned =
     Canned("501 5.5.4 Syntax: AUTH mechanism [initial-response]");
 pub(crate) const AUTH_ENCODING: Canned = Canned("501 5.5.2 Malformed authentication response");
@@ -114,6 +115,7 @@ pub(crate) const MAIL_FIRST: Canned = Canned("503 5.5.1 Say MAIL first");
 pub(crate) const RCPT_FIRST: Canned = Canned("503 5.5.1 Say RCPT first");
 pub(crate) const NESTED_MAIL: Canned = Canned("503 5.5.1 A transaction is already open");
 pub(crate) const IN_TRANSACTION: Canned = Canned("503 5.5.1 Not within a transaction");
+pub(crate) const BDAT_BEGUN: Canned = Canned("503 5.5.1 The mail has begun with BDAT");
 pub(crate) const TLS_ALREADY: Canned = Canned("503 5.5.1 TLS is already in use");
 pub(crate) const TLS_PIPELINED: Canned =
     Canned("503 5.5.1 Nothing may be sent along with STARTTLS");

@@ -7,6 +7,7 @@
 //! `Parser` for whatever the mode expects. Its `Interpret` and `Action` are not used: they take
 //! a boxed future for every command and would hide from this file what may come when.
 
+mod intake;
 mod rules;
 
 use std::sync::Arc;
@@ -14,15 +15,12 @@ use std::sync::Arc;
 use samotop_core::smtp::{DriverControl, ParseResult, Parser, SmtpContext, SmtpSession};
 
 use super::auth::{Credentials, Exchange};
-use super::body::BodyReader;
 use super::command::{AuthGrammar, Grammar, LineLimit};
 use super::reply::{self, Canned};
-use super::service::{
-    BareNewline, DATA_BLOCK_BYTES, Hello, HelloKind, MailCommand, Protocol, SessionEnd,
-    SessionOptions,
-};
+use super::service::{Hello, HelloKind, MailCommand, Protocol, SessionEnd, SessionOptions};
 use crate::mail::Reply;
 use crate::mail::envelope::Recipient;
+use intake::{Intake, Piece};
 
 /// The state of one session.
 #[derive(Debug)]
@@ -35,6 +33,7 @@ pub(crate) struct Session {
     transaction: Option<Transaction>,
     exchange: Option<Exchange>,
     intake: Option<Intake>,
+    piece: Option<Piece>,
     awaiting: Awaiting,
     /// What is to be asked or told before anything else, first thing first.
     next: [Option<Question>; 2],
@@ -45,6 +44,8 @@ pub(crate) struct Session {
     counters: Counters,
     /// Counts whatever a deadline is for.
     progress: u64,
+    /// Octets of the block of a mail that is under way.
+    block_bytes: u64,
     /// Nothing more is read in this state.
     halted: bool,
     end: Option<SessionEnd>,
@@ -125,16 +126,6 @@ struct Transaction {
     refused: u32,
 }
 
-/// A mail on its way in.
-#[derive(Debug, Default)]
-struct Intake {
-    reader: BodyReader,
-    chunk: Vec<u8>,
-    bytes: u64,
-    block_bytes: u64,
-    refusal: Option<Reply>,
-}
-
 /// What reading a line came to.
 enum Line<T> {
     /// Its end has not come yet.
@@ -166,12 +157,14 @@ impl Session {
             transaction: None,
             exchange: None,
             intake: None,
+            piece: None,
             awaiting: Awaiting::Nothing,
             next: [None, None],
             taken: 0,
             skipping: None,
             counters: Counters::default(),
             progress: 0,
+            block_bytes: 0,
             halted: false,
             end: None,
         }
@@ -215,6 +208,7 @@ impl Session {
                 }
                 self.refuse(&refusal);
             }
+            (Awaiting::Data, Some(refusal)) if self.piece.is_some() => self.discard(refusal),
             (_, Some(refusal)) => self.refuse(&refusal),
             (Awaiting::Authenticate, None) => {
                 self.authenticated = true;
@@ -230,40 +224,9 @@ impl Session {
                 }
                 self.say(reply::RECIPIENT_OK);
             }
-            (Awaiting::Data, None) => {
-                self.intake = Some(Intake::default());
-                self.frame.session.mode = Some(SmtpSession::DATA_MODE);
-                self.say(reply::START_DATA);
-            }
+            (Awaiting::Data, None) => self.begin_intake(),
             (Awaiting::Nothing | Awaiting::End, None) => {}
         }
-    }
-
-    /// Takes the service's replies to the end of the mail.
-    pub(crate) fn ended(&mut self, replies: Vec<Reply>) {
-        self.awaiting = Awaiting::Nothing;
-        let accepted = replies.iter().any(Reply::is_positive);
-        // RFC 2033 §4.2: exactly one reply for each accepted recipient, whatever the service says.
-        let owed = self.close_transaction();
-        let silent = std::iter::repeat_with(reply::unspecific);
-        let replies: Vec<Reply> = replies.into_iter().chain(silent).take(owed).collect();
-        for reply in &replies {
-            self.write_reply(reply);
-        }
-        if accepted {
-            self.counters.errors = 0;
-            self.counters.idle_commands = 0;
-        } else if replies.iter().any(Reply::is_permanent) {
-            self.count_error();
-        }
-        if replies.iter().any(|reply| reply.code == 421) {
-            self.close(SessionEnd::Refused);
-        }
-    }
-
-    /// The octets of the mail that the service is asked about.
-    pub(crate) fn chunk(&self) -> &[u8] {
-        self.intake.as_ref().map(|intake| intake.chunk.as_slice()).unwrap_or_default()
     }
 
     /// What is to be written or done, in order.
@@ -273,7 +236,15 @@ impl Session {
 
     /// What is waited for.
     pub(crate) fn expecting(&self) -> Expecting {
-        if self.intake.is_some() { Expecting::Data } else { Expecting::Line }
+        match self.frame.session.mode {
+            Some(SmtpSession::DATA_MODE | BDAT_MODE) => Expecting::Data,
+            _ => Expecting::Line,
+        }
+    }
+
+    /// Whether a mail has begun to come in and has not ended: also between two BDATs.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.intake.is_some() || self.expecting() == Expecting::Data
     }
 
     /// Grows with every line and with every block of a mail.
@@ -309,6 +280,7 @@ impl Session {
     /// Ends the transaction that a lost connection left behind; says whether there was one.
     pub(crate) fn abandon(&mut self) -> bool {
         self.intake = None;
+        self.piece = None;
         self.transaction.take().is_some()
     }
 
@@ -325,6 +297,7 @@ impl Session {
             }
             let step = match self.frame.session.mode {
                 Some(SmtpSession::DATA_MODE) => self.data_turn(),
+                Some(BDAT_MODE) => self.piece_turn(),
                 Some(AUTH_MODE) => self.exchange_turn(),
                 _ => self.command_turn(),
             };
@@ -336,8 +309,9 @@ impl Session {
 
     /// Lets go of the memory of input that is dealt with, before a wait.
     fn settle(&mut self) {
+        let mode = self.frame.session.mode;
         let input = &mut self.frame.session.input;
-        if self.taken >= input.len() && self.intake.is_none() {
+        if self.taken >= input.len() && mode.is_none() {
             *input = Vec::new();
         } else {
             input.drain(..self.taken.min(input.len()));
@@ -383,60 +357,12 @@ impl Session {
         }
     }
 
-    fn data_turn(&mut self) -> Option<Step> {
-        let intake = self.intake.get_or_insert_default();
-        if intake.reader.is_at_end() {
-            return self.data_ended();
-        }
-        let input = self.frame.session.input.get(self.taken..).unwrap_or_default();
-        if input.is_empty() {
-            return Some(Step::Read);
-        }
-        let read = intake.take(input, &self.options);
-        self.taken = self.taken.saturating_add(read);
-        if intake.block_bytes >= DATA_BLOCK_BYTES {
-            intake.block_bytes = 0;
-            self.progress = self.progress.saturating_add(1);
-        }
-        if intake.refusal.is_some() || intake.chunk.is_empty() {
-            return None;
-        }
-        self.awaiting = Awaiting::Chunk;
-        Some(Step::Ask(Question::Chunk))
-    }
-
-    fn data_ended(&mut self) -> Option<Step> {
-        self.frame.session.mode = None;
-        self.progress = self.progress.saturating_add(1);
-        match self.intake.take().and_then(|intake| intake.refusal) {
-            None => {
-                self.awaiting = Awaiting::End;
-                Some(Step::Ask(Question::End))
-            }
-            Some(refusal) => {
-                let owed = self.close_transaction();
-                (1..owed).for_each(|_| self.write_reply(&refusal));
-                self.refuse(&refusal);
-                Some(Step::Ask(Question::Reset))
-            }
-        }
-    }
-
     /// Ends the transaction without a mail; the service is told before it hears anything else.
     fn owe_reset(&mut self) {
+        self.intake = None;
         if self.transaction.take().is_some() {
             let [first, _] = &mut self.next;
             *first = Some(Question::Reset);
-        }
-    }
-
-    /// Ends the transaction with a mail, accepted or not; says how many replies that takes.
-    fn close_transaction(&mut self) -> usize {
-        self.counters.transactions = self.counters.transactions.saturating_add(1);
-        let recipients = self.transaction.take().map_or(0, |transaction| transaction.accepted);
-        match self.options.protocol {
-            Protocol::Smtp => 1,
-            Protocol::Lmtp => usize::try_from(recipients).unwrap_or(usize::MAX),
         }
     }
 
@@ -512,6 +438,16 @@ impl Session {
         }
     }
 
+    /// Counts a command that brings no mail; says whether the session goes on.
+    fn count_idle(&mut self) -> bool {
+        self.counters.idle_commands = self.counters.idle_commands.saturating_add(1);
+        let goes_on = self.counters.idle_commands <= self.options.idle_commands_max;
+        if !goes_on {
+            self.say(reply::TOO_MANY_COMMANDS);
+        }
+        goes_on
+    }
+
     fn leave(&mut self, canned: Canned, end: SessionEnd) -> Option<Question> {
         self.write_line(canned.as_str());
         self.close(end);
@@ -556,41 +492,12 @@ impl Session {
     }
 }
 
-impl Intake {
-    /// Reads from `input` what belongs to the mail; says how much that was.
-    fn take(&mut self, input: &[u8], options: &SessionOptions) -> usize {
-        self.chunk.clear();
-        let read = self.reader.read(input, &mut self.chunk);
-        self.bytes = self.bytes.saturating_add(count(self.chunk.len()));
-        self.block_bytes = self.block_bytes.saturating_add(count(read));
-        if self.refusal.is_none() {
-            self.refusal = self.defect(options).map(Reply::from);
-        }
-        read
-    }
-
-    fn defect(&self, options: &SessionOptions) -> Option<Canned> {
-        let defects = self.reader.defects();
-        if defects.nul {
-            Some(reply::NUL_IN_MAIL)
-        } else if defects.bare_newline && options.bare_newline == BareNewline::Refuse {
-            Some(reply::BARE_NEWLINE)
-        } else if is_over(self.bytes, options) {
-            Some(reply::TOO_LARGE)
-        } else {
-            None
-        }
-    }
-}
-
 fn is_over(bytes: u64, options: &SessionOptions) -> bool {
     options.message_bytes_max > 0 && bytes > options.message_bytes_max
 }
 
-fn count(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
+/// The mode in which the octets of a BDAT are expected.
+const BDAT_MODE: &str = "BDAT";
 /// The mode in which a line of an AUTH exchange is expected.
 const AUTH_MODE: &str = "AUTH";
 /// How a TLS handshake begins: a client that took this for an implicit TLS port.
@@ -602,7 +509,7 @@ const OUTPUT_BYTES_MAX: usize = 16_384;
 mod tests {
     use std::time::Duration;
 
-    use super::super::service::Auth;
+    use super::super::service::{Auth, BareNewline};
     use super::*;
 
     fn session() -> Session {

@@ -13,12 +13,8 @@ use crate::mail::{Address, ReversePath};
 
 impl Session {
     pub(super) fn command(&mut self, command: Command) -> Option<Question> {
-        if is_idle(&command) {
-            self.counters.idle_commands = self.counters.idle_commands.saturating_add(1);
-            if self.counters.idle_commands > self.options.idle_commands_max {
-                self.say(reply::TOO_MANY_COMMANDS);
-                return None;
-            }
+        if is_idle(&command) && !self.count_idle() {
+            return None;
         }
         let canned = match command {
             Command::Hello(hello) => return self.hello(hello),
@@ -44,6 +40,9 @@ impl Session {
                     return Some(Question::Data);
                 }
             },
+            Command::Bdat { bytes, last } => return self.bdat(bytes, last),
+            // Nobody knows where the next command begins.
+            Command::BadBdat => return self.leave(reply::BDAT_SYNTAX, SessionEnd::Refused),
             Command::Rset => {
                 self.owe_reset();
                 reply::OK
@@ -100,7 +99,8 @@ impl Session {
             0 => "SIZE".to_owned(),
             most => format!("SIZE {most}"),
         });
-        lines.extend(["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"].map(str::to_owned));
+        let always = ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"];
+        lines.extend(always.map(str::to_owned));
         let limits: Vec<String> =
             [("RCPTMAX", self.options.recipients_max), ("MAILMAX", self.options.transactions_max)]
                 .into_iter()
@@ -197,6 +197,9 @@ impl Session {
 
     fn rcpt(&mut self, path: ForwardPath, parameters: &str) -> Result<Question, Canned> {
         let transaction = self.transaction.as_ref().ok_or(reply::MAIL_FIRST)?;
+        if self.intake.is_some() {
+            return Err(reply::BDAT_BEGUN);
+        }
         if transaction.accepted >= self.options.recipients_max {
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
@@ -215,8 +218,10 @@ impl Session {
         Ok(Question::Rcpt(Recipient { address }))
     }
 
-    fn data_refusal(&self) -> Option<Canned> {
+    pub(super) fn data_refusal(&self) -> Option<Canned> {
         match &self.transaction {
+            // RFC 3030 §2: one mail comes by DATA or by BDAT.
+            Some(_) if self.intake.is_some() => Some(reply::BDAT_BEGUN),
             None => Some(reply::MAIL_FIRST),
             Some(transaction) if transaction.accepted > 0 => None,
             // RFC 2033 §4.2 wants 503 in LMTP; RFC 5321 §3.3 takes either.
