@@ -348,6 +348,12 @@ mod tests {
             Self { dir, shared, settings }
         }
 
+        /// Ends the store, whose threads write in the directory until then.
+        async fn close(self) {
+            self.shared.store.close().await;
+            std::fs::remove_dir_all(&self.dir).unwrap();
+        }
+
         fn token(&self, recipient: u16) -> ReturnToken {
             self.shared.keys.token(QueueId::new(NOW, 5), recipient)
         }
@@ -384,12 +390,6 @@ mod tests {
         }
     }
 
-    impl Drop for Stage {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.dir).unwrap();
-        }
-    }
-
     #[tokio::test]
     async fn a_report_is_stored_as_it_came_before_its_250() {
         let stage = Stage::new();
@@ -408,6 +408,7 @@ mod tests {
         assert_eq!(record.received.reverse_path, "");
         assert_eq!(record.received.captured_by, CapturedBy::Listener);
         assert!(record.captured.is_none());
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -424,6 +425,7 @@ mod tests {
             assert!(said.contains(&format!("\r\n{want}<{to}>")), "{said}");
         }
         assert!(stage.shared.store.uncaptured_reports(10).is_empty());
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -434,6 +436,7 @@ mod tests {
         let waiting = stage.shared.store.uncaptured_reports(10);
         let record = stage.shared.store.report(waiting[0]).unwrap().unwrap();
         assert!(record.received.tokens.is_empty());
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -447,6 +450,7 @@ mod tests {
         let said = stage.talk(Protocol::Lmtp, &input).await;
         assert_eq!(said.matches("Ok: report ").count(), 2, "{said}");
         assert_eq!(stage.shared.store.uncaptured_reports(10).len(), 1);
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -469,6 +473,7 @@ mod tests {
             format!("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<{}>\r\nDATA\r\nQUIT\r\n", stage.address(9));
         let said = stage.talk(Protocol::Smtp, &input).await;
         assert!(said.contains("\r\n452 4.3.1 "), "{said}");
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -480,5 +485,6 @@ mod tests {
         assert!(said.contains("\r\n552 5.3.4 "), "{said}");
         assert!(stage.shared.memory.share().grow(50_000, 50_000));
         assert!(stage.shared.store.uncaptured_reports(10).is_empty());
+        stage.close().await;
     }
 }

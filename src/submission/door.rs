@@ -303,7 +303,12 @@ impl Intake {
         let reply = refusal.reply();
         let reason = reason_chain(refusal);
         let text = reply.to_string();
+        let to = match self.offer.envelope.recipients.as_slice() {
+            [only] => Some(only.address.as_str()),
+            _ => None,
+        };
         let line = Line {
+            to,
             status: reply.status,
             reply: Some(&text),
             reason: Some(&reason),
@@ -317,15 +322,10 @@ impl Intake {
         let Offer { account, envelope, peer, .. } = &self.offer;
         let from = envelope.reverse_path.to_string();
         let client = peer.map(|peer| peer.to_canonical().to_string());
-        let to = match envelope.recipients.as_slice() {
-            [only] => Some(only.address.as_str()),
-            _ => None,
-        };
         write(&Line {
             queue_id: Some(self.queue_id),
             account: Some(account),
             from: Some(&from),
-            to,
             client: client.as_deref(),
             ..line
         });

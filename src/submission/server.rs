@@ -136,3 +136,65 @@ impl Drop for Open {
 const SERVER: &str = "submission";
 /// RFC 5321 §3.8.
 const REFUSAL: &str = "421 4.7.0 too many connections, try again later\r\n";
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::net::shutdown::shutdown;
+    use crate::secret::random_u64;
+    use crate::store::{Options, Store};
+
+    #[tokio::test]
+    async fn mail_is_taken_on_every_listener_until_the_daemon_stops() {
+        let dir = std::env::temp_dir().join(format!("rebound-server-{:016x}", random_u64()));
+        let options = Options { dir: dir.clone(), keep: Duration::from_secs(3600 * 24 * 90) };
+        let store = Store::open(&options, Clock::system()).unwrap();
+        let metrics = Metrics::new();
+        let settings = Arc::new(crate::config::defaults());
+        let context = Context {
+            settings: watch::channel(settings).1,
+            door: Door::new(store.clone(), Clock::system(), metrics.clone()),
+            verifier: Verifier::new(),
+            tls: None,
+        };
+        let mut listeners = Listeners::default();
+        for _ in 0..2 {
+            listeners.plain.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let addresses: Vec<SocketAddr> =
+            listeners.plain.iter().map(|bound| bound.local_addr().unwrap()).collect();
+        let (stopper, stop) = shutdown();
+        let server = tokio::spawn(run(listeners, context, stop));
+        for address in &addresses {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let input = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n\r\n.\r\nQUIT\r\n";
+            client.write_all(input).await.unwrap();
+            let mut said = String::new();
+            client.read_to_string(&mut said).await.unwrap();
+            assert!(said.contains("250 2.0.0 Ok: queued as "), "{said}");
+        }
+        let mut idle = TcpStream::connect(addresses[0]).await.unwrap();
+        let mut greeting = [0; 4];
+        idle.read_exact(&mut greeting).await.unwrap();
+        assert_eq!(&greeting, b"220 ");
+        stopper.stop();
+        assert_eq!(server.await.unwrap(), Drained { aborted: 0 });
+        let mut said = String::new();
+        idle.read_to_string(&mut said).await.unwrap();
+        assert!(said.contains("\r\n421 4."), "{said}");
+        assert_eq!(store.queue_len(), 2);
+        let text = metrics.text();
+        for line in [
+            "rebound_connections_total{server=\"submission\"} 3",
+            "rebound_connections_open{server=\"submission\"} 0",
+            "rebound_messages_accepted_total 2",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        store.close().await;
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -286,6 +286,12 @@ mod tests {
             Self { dir, store, settings, metrics: Metrics::new(), verifier: Verifier::new() }
         }
 
+        /// Ends the store, whose threads write in the directory until then.
+        async fn close(self) {
+            self.store.close().await;
+            std::fs::remove_dir_all(&self.dir).unwrap();
+        }
+
         fn with_account(mut self, allowed_senders: &[&str]) -> Self {
             self.settings.account.push(Account {
                 name: "app".to_owned(),
@@ -335,12 +341,6 @@ mod tests {
         }
     }
 
-    impl Drop for Stage {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.dir).unwrap();
-        }
-    }
-
     /// The queue id in the reply to a mail.
     fn queue_id(said: &str) -> QueueId {
         let rest = said.split("queued as ").nth(1).unwrap_or_else(|| panic!("refused: {said}"));
@@ -380,6 +380,7 @@ mod tests {
                     Date: Wed, 12 Oct 2022 12:10:40 +0000\r\n";
         assert!(top.ends_with(kept.as_bytes()));
         assert_eq!(rest, b"\r\n.dot\r\nbody\r\n");
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -391,6 +392,7 @@ mod tests {
         let stored = stage.body(queue_id(&said)).await;
         let (_, rest) = header::split(&stored);
         assert_eq!(rest, format!("\r\n{body}\r\n").as_bytes());
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -408,6 +410,7 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(rest), want, "{mail}");
             assert!(header::find(top, "Message-ID").is_some(), "{mail}");
         }
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -426,6 +429,7 @@ mod tests {
             assert!(said.contains(&format!("\r\n{want}")), "{want} is not in {said}");
             assert!(said.contains("\r\n221 "), "{said}");
         }
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -455,6 +459,7 @@ mod tests {
             let said = stage.talk("127.0.0.1", input.as_bytes()).await;
             assert!(said.contains(&format!("\r\n{want}")), "{want} is not in {said}");
         }
+        stage.close().await;
     }
 
     // Nothing but the password check and the delay is waited for here, so time may leap.
@@ -470,6 +475,7 @@ mod tests {
             assert!(began.elapsed() >= AUTH_FAILED_DELAY);
         }
         assert!(stage.metrics.text().contains("rebound_auth_failed_total 2"));
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -481,6 +487,7 @@ mod tests {
             let said = stage.talk("203.0.113.9", input).await;
             assert!(said.contains("\r\n530 5.7"), "{policy:?}: {said}");
         }
+        stage.close().await;
     }
 
     #[tokio::test]
@@ -492,6 +499,7 @@ mod tests {
         let envelope = stage.store.live(queue_id(&said)).unwrap();
         assert_eq!(envelope.recipients.len(), 2);
         assert!(envelope.reverse_path.is_null());
+        stage.close().await;
     }
 
     #[test]
