@@ -139,54 +139,89 @@ const REFUSAL: &str = "421 4.7.0 too many connections, try again later\r\n";
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::path::PathBuf;
+
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::task::JoinHandle;
 
     use super::*;
     use crate::clock::Clock;
-    use crate::net::shutdown::shutdown;
+    use crate::config::Certificate;
+    use crate::net::shutdown::{Stopper, shutdown};
+    use crate::net::tls::{ClientTls, Verify};
     use crate::secret::random_u64;
     use crate::store::{Options, Store};
 
+    /// Two plain listeners and one with TLS, and what is behind them.
+    struct Stage {
+        dir: PathBuf,
+        store: Store,
+        metrics: Metrics,
+        plain: [SocketAddr; 2],
+        tls: SocketAddr,
+        stopper: Stopper,
+        server: JoinHandle<Drained>,
+    }
+
+    impl Stage {
+        async fn start() -> Self {
+            let dir = std::env::temp_dir().join(format!("rebound-serve-{:016x}", random_u64()));
+            let keep = Duration::from_secs(3600 * 24 * 90);
+            let options = Options { dir: dir.clone(), keep };
+            let store = Store::open(&options, Clock::system()).unwrap();
+            let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+            let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
+            std::fs::write(&cert_file, made.cert.pem()).unwrap();
+            std::fs::write(&key_file, made.signing_key.serialize_pem()).unwrap();
+            let certificates = ServerTls::load(&[Certificate { cert_file, key_file }]).unwrap();
+            let metrics = Metrics::new();
+            let context = Context {
+                settings: watch::channel(Arc::new(crate::config::defaults())).1,
+                door: Door::new(store.clone(), Clock::system(), metrics.clone()),
+                verifier: Verifier::new(),
+                tls: Some(Arc::new(certificates)),
+            };
+            let (one, two, three) = (bind().await, bind().await, bind().await);
+            let plain = [one.local_addr().unwrap(), two.local_addr().unwrap()];
+            let tls = three.local_addr().unwrap();
+            let listeners = Listeners { plain: vec![one, two], tls: vec![three] };
+            let (stopper, stop) = shutdown();
+            let server = tokio::spawn(run(listeners, context, stop));
+            Self { dir, store, metrics, plain, tls, stopper, server }
+        }
+    }
+
+    async fn bind() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
+    }
+
+    /// Sends one mail and QUIT at once; everything that the server says.
+    async fn send(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+        let input = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n\r\n.\r\nQUIT\r\n";
+        stream.write_all(input).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        said
+    }
+
     #[tokio::test]
     async fn mail_is_taken_on_every_listener_until_the_daemon_stops() {
-        let dir = std::env::temp_dir().join(format!("rebound-server-{:016x}", random_u64()));
-        let options = Options { dir: dir.clone(), keep: Duration::from_secs(3600 * 24 * 90) };
-        let store = Store::open(&options, Clock::system()).unwrap();
-        let metrics = Metrics::new();
-        let settings = Arc::new(crate::config::defaults());
-        let context = Context {
-            settings: watch::channel(settings).1,
-            door: Door::new(store.clone(), Clock::system(), metrics.clone()),
-            verifier: Verifier::new(),
-            tls: None,
-        };
-        let mut listeners = Listeners::default();
-        for _ in 0..2 {
-            listeners.plain.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-        }
-        let addresses: Vec<SocketAddr> =
-            listeners.plain.iter().map(|bound| bound.local_addr().unwrap()).collect();
-        let (stopper, stop) = shutdown();
-        let server = tokio::spawn(run(listeners, context, stop));
-        for address in &addresses {
-            let mut client = TcpStream::connect(address).await.unwrap();
-            let input = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n\r\n.\r\nQUIT\r\n";
-            client.write_all(input).await.unwrap();
-            let mut said = String::new();
-            client.read_to_string(&mut said).await.unwrap();
+        let stage = Stage::start().await;
+        for address in stage.plain {
+            let said = send(TcpStream::connect(address).await.unwrap()).await;
             assert!(said.contains("250 2.0.0 Ok: queued as "), "{said}");
         }
-        let mut idle = TcpStream::connect(addresses[0]).await.unwrap();
+        let mut idle = TcpStream::connect(stage.plain[0]).await.unwrap();
         let mut greeting = [0; 4];
         idle.read_exact(&mut greeting).await.unwrap();
         assert_eq!(&greeting, b"220 ");
-        stopper.stop();
-        assert_eq!(server.await.unwrap(), Drained { aborted: 0 });
+        stage.stopper.stop();
         let mut said = String::new();
         idle.read_to_string(&mut said).await.unwrap();
         assert!(said.contains("\r\n421 4."), "{said}");
-        assert_eq!(store.queue_len(), 2);
-        let text = metrics.text();
+        assert_eq!(stage.server.await.unwrap(), Drained { aborted: 0 });
+        assert_eq!(stage.store.queue_len(), 2);
+        let text = stage.metrics.text();
         for line in [
             "rebound_connections_total{server=\"submission\"} 3",
             "rebound_connections_open{server=\"submission\"} 0",
@@ -194,7 +229,43 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
-        store.close().await;
-        std::fs::remove_dir_all(&dir).unwrap();
+        stage.store.close().await;
+        std::fs::remove_dir_all(&stage.dir).unwrap();
+    }
+
+    #[tokio::test]
+    async fn tls_is_spoken_from_the_first_octet_and_after_starttls() {
+        let stage = Stage::start().await;
+        let client = ClientTls::new(Verify::No, None).unwrap();
+        let stream = TcpStream::connect(stage.tls).await.unwrap();
+        let (stream, _) = client.connect("localhost", stream).await.unwrap();
+        let implicit = send(stream).await;
+
+        let mut stream = TcpStream::connect(stage.plain[0]).await.unwrap();
+        stream.write_all(b"EHLO x\r\nSTARTTLS\r\n").await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"\r\n") || said.windows(4).filter(|w| w == b"220 ").count() < 2 {
+            said.push(stream.read_u8().await.unwrap());
+        }
+        assert!(String::from_utf8(said).unwrap().contains("250-STARTTLS\r\n"));
+        let (stream, _) = client.connect("localhost", stream).await.unwrap();
+        let upgraded = send(stream).await;
+        for said in [implicit, upgraded] {
+            let id = said.split("queued as ").nth(1).unwrap_or_else(|| panic!("refused: {said}"));
+            let id = crate::mail::QueueId::parse(id.split(' ').next().unwrap()).unwrap();
+            let record = stage.store.message(id).unwrap().unwrap().submission;
+            let received = crate::mail::header::find(&record.header, "Received").unwrap().text();
+            assert!(received.contains(" with ESMTPS id "), "{received}");
+        }
+        // What is no handshake ends the connection and is counted, whatever the client sees.
+        let mut stream = TcpStream::connect(stage.tls).await.unwrap();
+        stream.write_all(b"EHLO x\r\nQUIT\r\n").await.unwrap();
+        drop(stream.read_to_end(&mut Vec::new()).await);
+        stage.stopper.stop();
+        assert_eq!(stage.server.await.unwrap(), Drained { aborted: 0 });
+        let text = stage.metrics.text();
+        assert!(text.contains("rebound_tls_failed_total{server=\"submission\"} 1"), "{text}");
+        stage.store.close().await;
+        std::fs::remove_dir_all(&stage.dir).unwrap();
     }
 }
