@@ -137,6 +137,9 @@ async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Del
         Ok(body) => Box::pin(context.relay.deliver(&delivery, body)).await,
         Err(error) => unread(&delivery, &error.to_string()),
     };
+    if let Some(outcome) = outcomes.iter().find(|o| blame(o) == Blame::Configuration) {
+        complain(context, outcome);
+    }
     let policy = Policy::of(&context.settings.queue);
     let now = context.clock.now();
     let mut attempts = Vec::with_capacity(outcomes.len());
@@ -147,9 +150,6 @@ async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Del
             now,
             jitter_permille: jitter_permille(),
         };
-        if blame(outcome) == Blame::Configuration {
-            complain(context, outcome);
-        }
         if let Next::Decided(decision) = policy.next(outcome, &tried) {
             attempts.push(attempt(&mail, outcome, decision, &tried, started_at));
         }

@@ -42,7 +42,11 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) fn new(context: Context) -> Self {
-        let attempts_max = context.settings.queue.attempts_max_concurrent.max(1);
+        let settings = &context.settings;
+        // More transactions than connections would only wait with their bodies open; and what
+        // waits for a connection when the daemon stops would begin then.
+        let attempts_max =
+            settings.queue.attempts_max_concurrent.min(settings.relay.connections_max).max(1);
         Self {
             context: Arc::new(context),
             jobs: JoinSet::new(),

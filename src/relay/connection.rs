@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::extensions::Extensions;
+use super::gate::{Gate, Opened};
 use super::route::Route;
 use super::wire::Wire;
 use super::{OutcomeResult, TlsClients};
@@ -27,6 +28,8 @@ pub(super) struct Target<'a> {
     pub(super) hostname: &'a str,
     /// How TLS is spoken.
     pub(super) tls: &'a TlsClients,
+    /// Where the connection is counted.
+    pub(super) gate: &'a Gate,
 }
 
 /// A connection that is ready for MAIL.
@@ -41,6 +44,7 @@ pub(super) struct Connection {
     /// Whether the last transaction was left in the middle, so that RSET must come first.
     pub(super) needs_reset: bool,
     command_limit: Duration,
+    _opened: Opened,
 }
 
 /// The other side of a connection, as outcomes name it.
@@ -53,7 +57,7 @@ pub(super) struct Peer {
 }
 
 /// Why no connection could be made ready.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) stage: Stage,
     pub(super) peer: Peer,
@@ -79,15 +83,40 @@ struct Talk<S: Stream> {
     client: SmtpClient<Wire<S>>,
 }
 
+/// What a connection is made of once the other side is ready for MAIL.
+struct Ready {
+    talk: Talk<Box<dyn Stream>>,
+    peer: Peer,
+    extensions: Extensions,
+}
+
 /// A failure before it is known whose connection it ends.
 type StageError = (Stage, OutcomeResult);
 
 impl Connection {
     /// Opens a connection, trying the next hop's addresses in order.
-    ///
+    pub(super) async fn open(target: Target<'_>) -> Result<Self, Failure> {
+        let opening = target.gate.opening();
+        match Self::try_addresses(target).await {
+            Ok(ready) => Ok(Self {
+                talk: ready.talk,
+                peer: ready.peer,
+                extensions: ready.extensions,
+                transactions: 0,
+                needs_reset: false,
+                command_limit: Duration::from_secs(target.settings.command_timeout_secs),
+                _opened: opening.opened(),
+            }),
+            Err(failure) => {
+                opening.failed(&failure);
+                Err(failure)
+            }
+        }
+    }
+
     /// A further address is tried after any failure before AUTH: credentials that one of them
     /// refuses are wrong for all.
-    pub(super) async fn open(target: Target<'_>) -> Result<Self, Failure> {
+    async fn try_addresses(target: Target<'_>) -> Result<Ready, Failure> {
         let limit = Duration::from_secs(target.settings.connect_timeout_secs);
         let nowhere = |error| Failure {
             stage: Stage::Connect,
@@ -106,7 +135,7 @@ impl Connection {
         Err(last.unwrap_or_else(|| nowhere(format!("{} has no address", target.route))))
     }
 
-    async fn open_at(target: Target<'_>, address: SocketAddr) -> Result<Self, Failure> {
+    async fn open_at(target: Target<'_>, address: SocketAddr) -> Result<Ready, Failure> {
         let mode = TlsMode::of(target.settings.tls, address.ip());
         match Self::dial(target, address, mode).await {
             // RFC 7435: a handshake that fails is no reason to give up what is sent in the clear
@@ -119,20 +148,17 @@ impl Connection {
         }
     }
 
-    async fn dial(target: Target<'_>, address: SocketAddr, mode: TlsMode) -> Result<Self, Failure> {
+    async fn dial(
+        target: Target<'_>,
+        address: SocketAddr,
+        mode: TlsMode,
+    ) -> Result<Ready, Failure> {
         let mut peer = Peer {
             remote_mta: Some(format!("{}[{}]:{}", target.route.host, address.ip(), address.port())),
             tls: None,
         };
         match Self::converse(target, address, mode, &mut peer).await {
-            Ok((talk, extensions)) => Ok(Self {
-                talk,
-                peer,
-                extensions,
-                transactions: 0,
-                needs_reset: false,
-                command_limit: Duration::from_secs(target.settings.command_timeout_secs),
-            }),
+            Ok((talk, extensions)) => Ok(Ready { talk, peer, extensions }),
             Err((stage, result)) => Err(Failure { stage, peer, result }),
         }
     }

@@ -7,6 +7,7 @@
 mod body;
 mod connection;
 mod extensions;
+mod gate;
 mod pool;
 mod queued_as;
 mod route;
@@ -27,10 +28,12 @@ use tokio::sync::Semaphore;
 
 pub use route::Route;
 
+use crate::clock::Stopwatch;
 use crate::config::{self, RelayTls};
 use crate::mail::{Address, Reply, ReversePath, Stage};
 use crate::net::tls::{ClientTls, TlsError, Verify};
 use connection::{Connection, Failure, Target};
+use gate::{Closed, Gate};
 use pool::Pool;
 use transaction::{End, Limits};
 
@@ -98,6 +101,8 @@ struct Inner {
     /// One permit for each conversation; a connection is opened only when none is idle, so there
     /// are never more connections than permits.
     conversations: Semaphore,
+    /// When a further connection may be opened.
+    gate: Gate,
 }
 
 /// How TLS is spoken with a next hop.
@@ -150,12 +155,9 @@ impl Relay {
         let _permit = inner.conversations.acquire().await;
         let limits = Limits::of(&inner.settings);
         loop {
-            let mut connection = match inner.idle_connection().await {
-                Some(connection) => connection,
-                None => match Box::pin(Connection::open(inner.target(route))).await {
-                    Ok(connection) => connection,
-                    Err(failure) => return all(delivery, &failure),
-                },
+            let mut connection = match inner.connection(route).await {
+                Ok(connection) => connection,
+                Err(failure) => return all(delivery, &failure),
             };
             let run = transaction::run(&mut connection, delivery, limits, &mut body);
             let (outcomes, end) = Box::pin(run).await;
@@ -188,11 +190,38 @@ impl Inner {
             tls: TlsClients::of(settings)?,
             pool: Pool::new(idle_limit),
             conversations: Semaphore::new(settings.connections_max.max(1)),
+            gate: Gate::default(),
         })
     }
 
-    fn target<'a>(&'a self, route: &'a Route) -> Target<'a> {
-        Target { route, settings: &self.settings, hostname: &self.hostname, tls: &self.tls }
+    /// An idle connection, or a new one where the gate lets us open one.
+    async fn connection(&self, route: &Route) -> Result<Connection, Failure> {
+        let target = Target {
+            route,
+            settings: &self.settings,
+            hostname: &self.hostname,
+            tls: &self.tls,
+            gate: &self.gate,
+        };
+        let began = Stopwatch::start();
+        let mut own = None;
+        loop {
+            if let Some(connection) = self.idle_connection().await {
+                return Ok(connection);
+            }
+            let Some(closed) = self.gate.closed() else {
+                match Box::pin(Connection::open(target)).await {
+                    Err(failure) if failure.stage != Stage::Auth => own = Some(failure),
+                    decided => return decided,
+                }
+                continue;
+            };
+            let is_over = began.elapsed() >= FREED_TIMEOUT;
+            if is_over || closed.failure.stage == Stage::Auth || self.gate.is_deserted() {
+                return Err(own.unwrap_or_else(|| closed.repeated()));
+            }
+            self.gate.wait(closed.left).await;
+        }
     }
 
     async fn idle_connection(&self) -> Option<Connection> {
@@ -209,6 +238,7 @@ impl Inner {
             tokio::spawn(connection.quit());
         } else {
             self.pool.put(connection);
+            self.gate.ring();
         }
     }
 }
@@ -227,6 +257,15 @@ impl TlsClients {
             None
         };
         Ok(Self { verified, unverified: ClientTls::new(Verify::No, None)? })
+    }
+}
+
+impl Closed {
+    /// The failure for a mail that did not ask for itself; the words say so.
+    fn repeated(self) -> Failure {
+        let (wait, result) = (self.wait.as_secs(), &self.failure.result);
+        let result = OutcomeResult::Error(format!("not asked again within {wait} s of: {result}"));
+        Failure { result, ..self.failure }
     }
 }
 
@@ -263,3 +302,6 @@ fn all(delivery: &Delivery, failure: &Failure) -> Vec<Outcome> {
     };
     delivery.recipients.iter().map(outcome).collect()
 }
+
+/// How long a mail waits for one of the connections that the next hop allows.
+const FREED_TIMEOUT: Duration = Duration::from_secs(60);

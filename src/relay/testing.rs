@@ -2,22 +2,24 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::connection::Stream;
 use crate::config::{self, RelayTls};
 use crate::net::tls::ServerTls;
 
-/// A next hop that plays one dialog for each connection, in order.
+/// A next hop that plays one dialog for each connection, in the order in which they come.
 ///
 /// A dialog has one line for each thing that happens:
 /// `S: text` is sent, followed by CRLF, and at once with a second line behind `\r\n`; `C: text` must be what the client sends, where a final
 /// `*` stands for any rest; `BODY` reads up to the lone dot; `TLS` waits for a handshake; `DROP`
-/// hangs up; `EOF` waits until the client does.
+/// hangs up; `EOF` waits until the client does; `LAST` waits until another dialog has ended.
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
     played: JoinHandle<Vec<String>>,
@@ -34,11 +36,22 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let dialogs: Vec<String> = dialogs.iter().map(|dialog| (*dialog).to_owned()).collect();
+        let tls = tls.map(Arc::new);
         let played = tokio::spawn(async move {
-            let mut bodies = Vec::new();
+            let (ended, _) = watch::channel(0);
+            let mut playing = Vec::new();
             for dialog in dialogs {
                 let (stream, _) = listener.accept().await.unwrap();
-                play(stream, &dialog, tls.as_ref(), &mut bodies).await;
+                let (tls, ended) = (tls.clone(), ended.clone());
+                playing.push(tokio::spawn(async move {
+                    let bodies = play(stream, &dialog, tls.as_deref(), &ended).await;
+                    ended.send_modify(|count| *count += 1);
+                    bodies
+                }));
+            }
+            let mut bodies = Vec::new();
+            for dialog in playing {
+                bodies.append(&mut dialog.await.unwrap());
             }
             bodies
         });
@@ -65,7 +78,13 @@ pub(crate) fn settings(address: SocketAddr) -> config::Relay {
     settings
 }
 
-async fn play(stream: TcpStream, dialog: &str, tls: Option<&ServerTls>, bodies: &mut Vec<String>) {
+async fn play(
+    stream: TcpStream,
+    dialog: &str,
+    tls: Option<&ServerTls>,
+    ended: &watch::Sender<usize>,
+) -> Vec<String> {
+    let mut bodies = Vec::new();
     let mut stream: BufStream<Box<dyn Stream>> = BufStream::new(Box::new(stream));
     for step in dialog.lines().map(str::trim_start).filter(|step| !step.is_empty()) {
         if let Some(text) = step.strip_prefix("S: ") {
@@ -92,14 +111,19 @@ async fn play(stream: TcpStream, dialog: &str, tls: Option<&ServerTls>, bodies: 
             match tls.unwrap().accept(stream.into_inner()).await {
                 Ok((encrypted, _)) => stream = BufStream::new(Box::new(encrypted)),
                 // The client did not like the certificate, which is for its own test to say.
-                Err(_) => return,
+                Err(_) => return bodies,
             }
+        } else if step == "LAST" {
+            let mut ended = ended.subscribe();
+            let other = ended.wait_for(|count| *count > 0);
+            tokio::time::timeout(DEADLINE, other).await.expect("no other dialog ended").unwrap();
         } else if step == "DROP" {
-            return;
+            return bodies;
         } else {
             panic!("`{step}` is no step of a dialog");
         }
     }
+    bodies
 }
 
 async fn line(stream: &mut BufStream<Box<dyn Stream>>) -> String {

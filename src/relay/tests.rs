@@ -267,6 +267,34 @@ async fn a_connection_that_was_closed_while_idle_costs_no_attempt() {
 }
 
 #[tokio::test]
+async fn a_next_hop_that_allows_fewer_connections_gets_all_mail_through_those() {
+    // The first mail is under way until the second has been turned away.
+    let first = format!(
+        "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\nLAST\nS: 250 ok\nC: RCPT *\nS: 250 ok\n\
+         C: DATA\nS: 354 go\nBODY\nS: 250 ok\n{MAIL_TAKEN}C: QUIT\nS: 221 bye"
+    );
+    let next_hop = Scripted::start(&[&first, "S: 421 4.7.0 too many connections\nEOF"]).await;
+    let relay = Relay::new(&settings(next_hop.address), "relay.example.com").unwrap();
+    let mail = delivery(&["a@example.net"]);
+    let (one, other) = tokio::join!(relay.deliver(&mail, BODY), relay.deliver(&mail, BODY));
+    relay.close().await;
+    assert_eq!([shown(&one), shown(&other)], [["End 250 ok"], ["End 250 ok"]]);
+    assert_eq!(next_hop.bodies().await, [STUFFED, STUFFED]);
+}
+
+#[tokio::test]
+async fn a_next_hop_that_takes_nobody_is_not_asked_for_each_mail() {
+    // A second connection would find nobody who accepts it, and fail otherwise.
+    let next_hop = Scripted::start(&["S: 554 5.7.1 go away\nEOF"]).await;
+    let relay = Relay::new(&settings(next_hop.address), "relay.example.com").unwrap();
+    let mail = delivery(&["a@example.net"]);
+    assert_eq!(shown(&relay.deliver(&mail, BODY).await), ["Greeting 554 5.7.1 go away"]);
+    let again = "Greeting not asked again within 5 s of: 554 5.7.1 go away";
+    assert_eq!(shown(&relay.deliver(&mail, BODY).await), [again]);
+    next_hop.bodies().await;
+}
+
+#[tokio::test]
 async fn idle_connections_take_leave_when_their_time_is_over() {
     let dialog = format!("S: 220 mx\nC: EHLO *\nS: 250 mx\n{MAIL_TAKEN}C: QUIT\nS: 221 bye");
     let next_hop = Scripted::start(&[&dialog]).await;
