@@ -370,10 +370,25 @@ mod tests {
 
     const LOOPBACK: &str = "127.0.0.1";
 
-    fn file() -> TokenFile {
-        let dir = std::env::temp_dir().join(format!("rebound-tokens-{:016x}", random_u64()));
-        fs::create_dir_all(&dir).unwrap();
-        TokenFile::new(dir.join(FILE_NAME))
+    /// A directory that goes when the test ends.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new() -> Self {
+            let dir = std::env::temp_dir().join(format!("rebound-tokens-{:016x}", random_u64()));
+            fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+
+        fn file(&self) -> TokenFile {
+            TokenFile::new(self.0.join(FILE_NAME))
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
     }
 
     fn allow(auth: &Auth, token: Option<&str>, peer: &str, scope: Scope) -> Result<(), Denied> {
@@ -382,7 +397,8 @@ mod tests {
 
     #[test]
     fn without_tokens_only_loopback_by_its_own_name_may_read() {
-        let auth = Auth::new(file(), Policy::Tokens);
+        let dir = Dir::new();
+        let auth = Auth::new(dir.file(), Policy::Tokens);
         for (peer, host, want) in [
             (LOOPBACK, None, Ok(())),
             (LOOPBACK, Some("127.0.0.1:8025"), Ok(())),
@@ -406,7 +422,8 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_scopes_until_it_is_revoked() {
-        let tokens = file();
+        let dir = Dir::new();
+        let tokens = dir.file();
         let now = Timestamp::from_millis(0);
         let reader = tokens.add("app", &[Scope::Read], now).unwrap();
         let admin = tokens.add("ops", &[Scope::Admin], now).unwrap();
@@ -414,7 +431,7 @@ mod tests {
         let kept = fs::read_to_string(&tokens.path).unwrap();
         assert!(!kept.contains(&reader) && !kept.contains(reader.trim_start_matches("rebound_")));
 
-        let auth = Auth::new(TokenFile::new(tokens.path.clone()), Policy::Tokens);
+        let auth = Auth::new(dir.file(), Policy::Tokens);
         for (token, scope, want) in [
             (Some(reader.as_str()), Scope::Read, Ok(())),
             (Some(reader.as_str()), Scope::Submit, Err(Denied::Scope)),
@@ -436,7 +453,8 @@ mod tests {
 
     #[test]
     fn names_are_words_and_unique() {
-        let tokens = file();
+        let dir = Dir::new();
+        let tokens = dir.file();
         let now = Timestamp::from_millis(0);
         tokens.add("a", &[Scope::Read], now).unwrap();
         for bad in ["", "a b", "a\nb", "é", &"x".repeat(65)] {
@@ -448,18 +466,20 @@ mod tests {
 
     #[test]
     fn a_damaged_file_lets_nobody_in() {
-        let tokens = file();
+        let dir = Dir::new();
+        let tokens = dir.file();
         for bad in ["app read then zz", "app write then 00", "app read", "app"] {
             fs::write(&tokens.path, format!("# tokens\n\n{bad}\n")).unwrap();
             assert!(matches!(tokens.read(), Err(TokenError::Line(_, 3))), "{bad}");
-            let auth = Auth::new(TokenFile::new(tokens.path.clone()), Policy::Tokens);
+            let auth = Auth::new(dir.file(), Policy::Tokens);
             assert_eq!(allow(&auth, None, LOOPBACK, Scope::Read), Err(Denied::Unreadable));
         }
     }
 
     #[test]
     fn in_dev_any_token_and_none_are_good() {
-        let auth = Auth::new(file(), Policy::AnyToken);
+        let dir = Dir::new();
+        let auth = Auth::new(dir.file(), Policy::AnyToken);
         assert_eq!(allow(&auth, Some("secret123"), "192.0.2.1", Scope::Admin), Ok(()));
         assert_eq!(allow(&auth, None, LOOPBACK, Scope::Submit), Ok(()));
     }

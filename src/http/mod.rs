@@ -478,14 +478,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_beyond_the_limit_wait_for_their_turn() {
+    async fn a_connection_over_the_limit_is_told_so() {
         let limits = Limits { connections_max: 1, ..LIMITS };
         let server = Server::start(Policy::Tokens, limits).await;
-        let idle = TcpStream::connect(server.address).await.unwrap();
-        let url = format!("http://{}", server.address);
-        let second = tokio::spawn(async move { client::get(&url, "/health", None).await });
-        drop(idle);
-        assert_eq!(second.await.unwrap().unwrap().0, 200);
+        let first = TcpStream::connect(server.address).await.unwrap();
+        let refusal = server.raw("").await;
+        let (head, body) = refusal.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(
+            (&body["statusCode"], &body["code"]),
+            (&json!(503), &json!("TooManyConnections"))
+        );
+        drop(first);
         server.stop().await;
     }
 

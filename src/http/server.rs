@@ -1,8 +1,7 @@
 //! Takes connections and serves them, within limits, until it is told to stop.
 
 use std::future::Future;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,12 +12,13 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{HttpState, routes};
 use crate::metrics::Metrics;
+use crate::net::listener::{self, Gate};
+use crate::net::shutdown::{Shutdown, shutdown};
 
 /// What a server allows.
 #[derive(Clone, Copy, Debug)]
@@ -33,148 +33,106 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// Tells a request that takes its time that the daemon stops.
-#[derive(Clone, Debug)]
-pub(super) struct Stopping(watch::Receiver<bool>);
-
-impl Stopping {
-    pub(super) fn is_requested(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    pub(super) async fn requested(&self) {
-        // Whoever could ask being gone is an answer, too.
-        drop(self.0.clone().wait_for(|stopped| *stopped).await);
-    }
-}
-
-/// Serves on `listeners` until `shutdown` ends; requests under way are then answered.
+/// Serves on `listeners` until `stop` ends; requests under way are then answered.
 pub async fn run(
     listeners: Vec<TcpListener>,
     state: HttpState,
     limits: Limits,
-    shutdown: impl Future<Output = ()> + Send,
+    stop: impl Future<Output = ()> + Send,
 ) {
-    let (stop, stopped) = watch::channel(false);
+    let (stopper, stopping) = shutdown();
     let server = Server {
         metrics: state.inner.metrics.clone(),
         router: routes::router(state),
-        permits: Arc::new(Semaphore::new(limits.connections_max)),
-        limits,
-        stopped,
+        header_timeout: limits.header_timeout,
+        stopping: stopping.clone(),
     };
-    let mut accepting = JoinSet::new();
+    // All may come from one address: a proxy in front is the rule.
+    let gate = Gate::new(limits.connections_max, limits.connections_max);
+    let mut serving = JoinSet::new();
     for listener in listeners {
-        accepting.spawn(accept(listener, server.clone()));
+        let server = server.clone();
+        let serve = move |stream, peer| server.clone().serve(stream, peer);
+        let (gate, stopping) = (gate.clone(), stopping.clone());
+        serving.spawn(listener::run(listener, gate, REFUSAL, stopping, DRAIN_TIMEOUT, serve));
     }
-    shutdown.await;
-    stop.send_replace(true);
-    while let Some(ended) = accepting.join_next().await {
-        report(ended);
+    stop.await;
+    stopper.stop();
+    for drained in serving.join_all().await {
+        if drained.aborted > 0 {
+            tracing::warn!(connections = drained.aborted, "HTTP connections were cut off");
+        }
     }
 }
 
 #[derive(Clone)]
 struct Server {
     router: Router,
-    permits: Arc<Semaphore>,
-    limits: Limits,
     metrics: Metrics,
-    stopped: watch::Receiver<bool>,
+    header_timeout: Duration,
+    stopping: Shutdown,
 }
 
-async fn accept(listener: TcpListener, server: Server) {
-    let mut connections = JoinSet::new();
-    let stopping = Stopping(server.stopped.clone());
-    loop {
-        while let Some(ended) = connections.try_join_next() {
-            report(ended);
-        }
-        // The permit comes first: beyond the limit connections wait in the kernel, not here.
-        let accepted = tokio::select! {
-            accepted = next(&listener, &server.permits) => accepted,
-            () = stopping.requested() => break,
+impl Server {
+    async fn serve(self, stream: TcpStream, peer: Option<SocketAddr>) {
+        let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        let open = Open::new(self.metrics);
+        let inner = TowerToHyperService::new(self.router);
+        let stopping = self.stopping.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            // For requests that take their time on purpose.
+            request.extensions_mut().insert(stopping.clone());
+            inner.call(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = self.stopping.requested() => None,
+            () = sleep(CONNECTION_LIFETIME) => None,
         };
-        match accepted {
-            Ok((stream, peer, permit)) => {
-                connections.spawn(serve(stream, peer, permit, server.clone()));
+        let ended = match ended {
+            Some(ended) => Some(ended),
+            None => {
+                connection.as_mut().graceful_shutdown();
+                timeout(LAST_REQUEST_TIMEOUT, connection).await.ok()
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot take an HTTP connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
+        };
+        if let Some(Err(error)) = ended {
+            tracing::debug!(%error, %peer, "an HTTP connection broke off");
         }
-    }
-    drop(listener);
-    let drained = timeout(DRAIN_TIMEOUT, async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
-        }
-    });
-    if drained.await.is_err() {
-        tracing::warn!(open = connections.len(), "HTTP connections are cut off");
+        drop(open);
     }
 }
 
-async fn next(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, permit))
-}
+/// Counts a connection for as long as it is open, however it ends.
+struct Open(Metrics);
 
-async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
-    mut server: Server,
-) {
-    server.metrics.connection_opened("http");
-    let inner = TowerToHyperService::new(server.router);
-    let stopping = Stopping(server.stopped.clone());
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        request.extensions_mut().insert(stopping.clone());
-        inner.call(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(server.limits.header_timeout)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        _ = server.stopped.wait_for(|stopped| *stopped) => None,
-        () = sleep(CONNECTION_LIFETIME) => None,
-    };
-    let ended = match ended {
-        Some(ended) => Some(ended),
-        None => {
-            connection.as_mut().graceful_shutdown();
-            timeout(LAST_REQUEST_TIMEOUT, connection).await.ok()
-        }
-    };
-    if let Some(Err(error)) = ended {
-        tracing::debug!(%error, %peer, "an HTTP connection broke off");
-    }
-    server.metrics.connection_closed("http");
-    drop(permit);
-}
-
-/// A panic in a connection ends that connection; it is told, and the others go on.
-fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "an HTTP connection ended in a panic");
+impl Open {
+    fn new(metrics: Metrics) -> Self {
+        metrics.connection_opened("http");
+        Self(metrics)
     }
 }
 
-/// How long accepting pauses when the system has no more file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connection_closed("http");
+    }
+}
+
+/// What a connection over the limit is told.
+const REFUSAL: &str = concat!(
+    "HTTP/1.1 503 Service Unavailable\r\n",
+    "Content-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n\r\n",
+    r#"{"statusCode":503,"error":"Service Unavailable","#,
+    r#""message":"Too many connections","code":"TooManyConnections"}"#,
+);
 
 /// How long a connection lives; a client that does not read holds it no longer.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);

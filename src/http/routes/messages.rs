@@ -13,8 +13,8 @@ use super::{
     message_id,
 };
 use crate::http::query::Query;
-use crate::http::server::Stopping;
 use crate::mail::QueueId;
+use crate::net::shutdown::Shutdown;
 use crate::store::{MessageRecord, Store};
 use crate::view::{self, Closing};
 
@@ -29,7 +29,7 @@ pub(super) async fn timeline_or_wait(
     match path.strip_suffix("/wait") {
         Some(path) => {
             let query = Query::parse(request.uri().query(), &["for", "timeout", "seen"])?;
-            let stopping = request.extensions().get::<Stopping>().cloned();
+            let stopping = request.extensions().get::<Shutdown>().cloned();
             wait(&state, id_in_path(path, PREFIX)?, &query, stopping).await
         }
         None => {
@@ -47,7 +47,7 @@ async fn wait(
     state: &HttpState,
     id: String,
     query: &Query,
-    stopping: Option<Stopping>,
+    stopping: Option<Shutdown>,
 ) -> Result<Response, ApiError> {
     let timeout_secs = query.number("timeout", WAIT_SECS, 0, WAIT_SECS_MAX)?;
     let seen = query.number("seen", 0, 0, usize::MAX)?;
@@ -63,7 +63,7 @@ async fn wait(
         // Marked before the look-up: what changes during it wakes the wait after it.
         changes.mark_unchanged();
         let timeline = timeline(state, id.clone()).await?;
-        let is_stopping = stopping.as_ref().is_some_and(Stopping::is_requested);
+        let is_stopping = stopping.as_ref().is_some_and(Shutdown::is_requested);
         if is_over(&timeline, seen) || is_stopping || Instant::now() >= deadline {
             return Ok(answer(timeline.shown));
         }
