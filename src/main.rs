@@ -46,6 +46,10 @@ enum Command {
     },
     /// Send a test mail and show what becomes of each recipient.
     SendTest(cli::send_test::Arguments),
+    /// Show what bounced of a mail, or from an address.
+    Bounces(cli::bounces::Arguments),
+    /// Tell the whole story of a mail.
+    Explain(cli::explain::Arguments),
 }
 
 #[derive(Args)]
@@ -102,6 +106,8 @@ fn run(command: Command) -> u8 {
             cli::token::run(command, config.config.as_deref(), &variable)
         }
         Command::SendTest(arguments) => cli::send_test::run(&arguments, &variable),
+        Command::Bounces(arguments) => cli::bounces::run(&arguments, &variable),
+        Command::Explain(arguments) => cli::explain::run(&arguments, &variable),
     }
 }
 

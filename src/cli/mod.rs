@@ -5,7 +5,10 @@
 use std::io::Write;
 
 pub mod account;
+pub mod api;
+pub mod bounces;
 pub mod config;
+pub mod explain;
 pub mod send_test;
 pub mod token;
 

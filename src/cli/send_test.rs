@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::api::{self, Api, ApiError, local};
 use super::{chain, complain, exit, say};
 use crate::clock::{Clock, Stopwatch};
-use crate::config::{ConfigError, Environment, Settings, load};
+use crate::config::{Environment, Settings};
 use crate::dev::client::{Client, ClientError};
-use crate::http::client as api;
+use crate::http::client::encode;
 use crate::mail::{Address, ReversePath};
 
 /// What `send-test` can be told.
@@ -37,15 +36,8 @@ pub struct Arguments {
     /// After how long waiting is given up.
     #[arg(long, value_name = "SECS", default_value_t = 60)]
     timeout: u64,
-    /// The daemon's HTTP server; the configuration's http.listen unless given.
-    #[arg(long, value_name = "URL")]
-    api: Option<String>,
-    /// A file that holds a token for it.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// The configuration file that names the daemon's addresses.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    daemon: api::Arguments,
 }
 
 /// The arguments, with the configuration filled in.
@@ -57,8 +49,7 @@ struct Plan {
 }
 
 struct Wait {
-    api: String,
-    token: Option<String>,
+    api: Api,
     settle: Duration,
     limit: Duration,
 }
@@ -66,25 +57,16 @@ struct Wait {
 /// Why nothing is known of the test mail.
 #[derive(Debug)]
 enum SendTestError {
-    /// The configuration cannot be read.
-    Config(ConfigError),
+    /// The daemon cannot be found or asked.
+    Api(ApiError),
     /// Neither argument nor configuration says where.
     Nowhere(&'static str),
-    /// The token cannot be read.
-    Token(PathBuf, io::Error),
     /// No runtime can be started.
     Runtime(io::Error),
     /// The mail could not be submitted.
     Submit(ClientError),
-    /// The daemon's HTTP server did not answer.
-    Look(api::ClientError),
-    /// It answered with an error.
-    PeerAnswer {
-        /// The HTTP status.
-        status: u16,
-        /// What the answer says.
-        message: String,
-    },
+    /// The mail was submitted, and the daemon did not say what became of it.
+    Look(ApiError),
 }
 
 /// Submits the mail, prints its ids, and with `--wait` a line for each change of state.
@@ -102,8 +84,8 @@ pub fn run(arguments: &Arguments, environment: Environment<'_>) -> u8 {
 }
 
 fn submit(arguments: &Arguments, environment: Environment<'_>) -> Result<Verdict, SendTestError> {
-    let loaded = load(arguments.config.as_deref(), environment).map_err(SendTestError::Config)?;
-    let plan = Plan::new(arguments, &loaded.settings)?;
+    let settings = arguments.daemon.settings(environment).map_err(SendTestError::Api)?;
+    let plan = Plan::new(arguments, &settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(SendTestError::Runtime)?.block_on(submit_and_watch(&plan, &Clock::system()))
 }
@@ -128,35 +110,12 @@ impl Plan {
 
 impl Wait {
     fn new(arguments: &Arguments, settings: &Settings) -> Result<Self, SendTestError> {
-        let api = match &arguments.api {
-            Some(api) => api.clone(),
-            None => local(&settings.http.listen)
-                .map(|address| format!("http://{address}"))
-                .ok_or(SendTestError::Nowhere("http.listen names no address: give --api"))?,
-        };
-        let read = |path: &PathBuf| {
-            let text = std::fs::read_to_string(path);
-            text.map_err(|error| SendTestError::Token(path.clone(), error))
-        };
-        let token = arguments.token_file.as_ref().map(read).transpose()?;
         Ok(Self {
-            api,
-            token: token.map(|token| token.trim().to_owned()),
+            api: Api::new(&arguments.daemon, settings).map_err(SendTestError::Api)?,
             settle: Duration::from_secs(arguments.settle),
             limit: Duration::from_secs(arguments.timeout),
         })
     }
-}
-
-/// How to reach the first address from this host.
-fn local(listen: &[SocketAddr]) -> Option<String> {
-    let mut address = *listen.first()?;
-    if address.ip().is_unspecified() {
-        let loopback: IpAddr =
-            if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        address.set_ip(loopback);
-    }
-    Some(address.to_string())
 }
 
 async fn submit_and_watch(plan: &Plan, clock: &Clock) -> Result<Verdict, SendTestError> {
@@ -187,11 +146,9 @@ impl SendTestError {
         match self {
             Self::Submit(ClientError::Refused { reply, .. }) if reply.code < 500 => exit::TRY_AGAIN,
             Self::Submit(ClientError::Refused { .. }) => exit::FAILED,
-            Self::PeerAnswer { status: 401 | 403, .. } => exit::NOT_PERMITTED,
-            Self::PeerAnswer { .. } => exit::FAILED,
-            Self::Submit(_) | Self::Look(_) => exit::UNAVAILABLE,
-            Self::Config(_) => exit::CONFIG,
-            Self::Nowhere(_) | Self::Token(..) => exit::USAGE,
+            Self::Submit(_) => exit::UNAVAILABLE,
+            Self::Api(error) | Self::Look(error) => error.exit_code(),
+            Self::Nowhere(_) => exit::USAGE,
             Self::Runtime(_) => exit::TRY_AGAIN,
         }
     }
@@ -233,14 +190,9 @@ async fn watch(wait: &Wait, queue_id: &str) -> Result<Verdict, SendTestError> {
     loop {
         let path = format!(
             "/v1/messages/{}/wait?for=change&seen={seen}&timeout={POLL_SECS}",
-            api::encode(queue_id)
+            encode(queue_id)
         );
-        let asked = api::get(&wait.api, &path, wait.token.as_deref()).await;
-        let (status, message) = asked.map_err(SendTestError::Look)?;
-        if status != 200 {
-            let message = message.get("message").and_then(Value::as_str).unwrap_or("no reason");
-            return Err(SendTestError::PeerAnswer { status, message: message.to_owned() });
-        }
+        let message = wait.api.ask(&path).await.map_err(SendTestError::Look)?;
         let states = states(&message);
         for (recipient, state) in &states {
             if shown.get(recipient) != Some(state) {
@@ -308,15 +260,11 @@ fn compose(plan: &Plan, clock: &Clock) -> Vec<u8> {
 impl fmt::Display for SendTestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(error) => error.fmt(f),
+            Self::Api(error) => error.fmt(f),
             Self::Nowhere(why) => f.write_str(why),
-            Self::Token(path, _) => write!(f, "cannot read the token in {}", path.display()),
             Self::Runtime(_) => f.write_str("cannot start"),
             Self::Submit(_) => f.write_str("cannot submit the test mail"),
             Self::Look(_) => f.write_str("the mail was submitted, but its state cannot be read"),
-            Self::PeerAnswer { status, message } => {
-                write!(f, "the mail was submitted, but the daemon answers {status}: {message}")
-            }
         }
     }
 }
@@ -326,9 +274,9 @@ impl std::error::Error for SendTestError {
         match self {
             Self::Submit(error) => Some(error),
             Self::Look(error) => Some(error),
-            Self::Config(error) => error.source(),
-            Self::Token(_, error) | Self::Runtime(error) => Some(error),
-            Self::Nowhere(_) | Self::PeerAnswer { .. } => None,
+            Self::Api(error) => error.source(),
+            Self::Runtime(error) => Some(error),
+            Self::Nowhere(_) => None,
         }
     }
 }
