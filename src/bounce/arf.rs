@@ -61,33 +61,35 @@ fn hotmail(mail: &Mail<'_>, facts: &mut Facts) -> bool {
 }
 
 /// Reads a disposition notification; whether it is one. It is never about a delivery.
-pub(super) fn read_mdn(mail: &Mail<'_>, facts: &mut Facts) -> bool {
+///
+/// A delivery agent that throws a mail away and says so in this form (Dovecot does) does not
+/// tell of a person who has seen it: that is left to be read as a notice.
+pub(super) fn read_mdn(mail: &Mail<'_>, from_daemon: bool, facts: &mut Facts) -> bool {
     let part = mail.parts.iter().find(|part| {
         part.is(&["message/disposition-notification", "message/global-disposition-notification"])
     });
     if part.is_none() && mail.report_type != "disposition-notification" {
         return false;
     }
+    let octets = part.map(|part| part.octets(REPORT_BYTES_MAX)).unwrap_or_default();
+    let fields = Headers::parse(&octets);
+    let disposition = fields.plain("disposition").unwrap_or_default();
+    if from_daemon && super::text::contains_ignore_case(&disposition, "deleted") {
+        return false;
+    }
     facts.verdict = Verdict::Mdn;
     facts.because("verdict", "mdn.disposition-notification");
     facts.original = original::embedded(mail).unwrap_or_default();
-    if let Some(part) = part {
-        let octets = part.octets(REPORT_BYTES_MAX);
-        let fields = Headers::parse(&octets);
-        if let Some(id) = fields.raw("original-message-id").and_then(original::message_id) {
-            facts.original.message_id = Some(id);
-        }
-        if let Some(address) = fields.plain("final-recipient").and_then(|value| of_field(&value)) {
-            let action = Action::Delivered;
-            let original_recipient =
-                fields.plain("original-recipient").and_then(|value| of_field(&value));
-            facts.report.recipients.push(RecipientFacts {
-                final_recipient: address,
-                original_recipient,
-                action,
-                ..RecipientFacts::default()
-            });
-        }
+    if let Some(id) = fields.raw("original-message-id").and_then(original::message_id) {
+        facts.original.message_id = Some(id);
+    }
+    if let Some(address) = fields.plain("final-recipient").and_then(|value| of_field(&value)) {
+        facts.report.recipients.push(RecipientFacts {
+            final_recipient: address,
+            original_recipient: fields.plain("original-recipient").and_then(|v| of_field(&v)),
+            action: Action::Delivered,
+            ..RecipientFacts::default()
+        });
     }
     true
 }

@@ -27,7 +27,7 @@ fn read_at(raw: &[u8], depth: usize) -> Facts {
     };
     let evidence = Evidence::of(&mail);
     let known = arf::read(&mail, &mut facts)
-        || arf::read_mdn(&mail, &mut facts)
+        || arf::read_mdn(&mail, evidence.is_from_daemon(), &mut facts)
         || status_report(&mail, &evidence, &mut facts)
         || notice(&mail, &evidence, depth, &mut facts);
     if !known && let Some(rule) = autoreply::rule(&mail) {

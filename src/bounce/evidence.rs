@@ -38,17 +38,16 @@ impl Evidence {
         let from = text("from");
         let path = text("return-path");
         let subject = text("subject");
-        let own =
-            ["from", "to", "reply-to", "sender", "delivered-to", "x-original-to", "errors-to"]
-                .iter()
-                .flat_map(|name| {
-                    let value = text(name);
-                    address::scan(&value)
-                        .into_iter()
-                        .map(|found| found.text.to_owned())
-                        .collect::<Vec<_>>()
-                })
-                .collect();
+        let own = ["from", "to", "reply-to", "sender", "errors-to"]
+            .iter()
+            .flat_map(|name| {
+                let value = text(name);
+                address::scan(&value)
+                    .into_iter()
+                    .map(|found| found.text.to_owned())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
         Self {
             from_daemon: is_daemon(&from),
             null_path: path.trim() == "<>" || is_daemon(&path),
@@ -130,6 +129,11 @@ impl Evidence {
     pub(super) fn is_delay(&self, notice: &Notice) -> bool {
         let says = notice.words.has(Group::Delay) || self.subject.has(Group::Delay);
         says && !notice.words.has(Group::Final) && !self.subject.has(Group::Final)
+    }
+
+    /// Whether a mail delivery agent wrote it in its own name.
+    pub(super) fn is_from_daemon(&self) -> bool {
+        self.from_daemon
     }
 
     fn has_sender(&self) -> bool {

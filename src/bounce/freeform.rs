@@ -55,6 +55,7 @@ struct Reader<'a> {
     in_rcpt: bool,
     opening: bool,
     reply: Option<String>,
+    stated: String,
 }
 
 /// Reads the notice's own text; `own` are the addresses of the notice itself in lower case.
@@ -254,16 +255,20 @@ impl Reader<'_> {
             self.weak.push(first.text.to_owned());
             return true;
         }
-        if !RECIPIENT_KEYS.iter().any(|word| key.contains(word)) || lead.len() > 40 {
+        let is_sentence = lead.split_whitespace().count() > 2;
+        if !RECIPIENT_KEYS.iter().any(|word| key.contains(word)) || is_sentence {
             return false;
         }
         for found in &found {
             self.add(found.text, Sureness::Key, "");
         }
         let tail = found.last().and_then(|last| value.get(last.end..)).unwrap_or_default();
+        let says =
+            ["unknown", "exceed", "invalid", "full", "reject", "no such", "disabled", "over"];
+        let key = if says.iter().any(|word| key.contains(word)) { key.as_str() } else { "" };
         let reason =
             format!("{key} {}", tail.trim_start_matches(['>', ' ', ':', '"', ')', ',', '.']));
-        if let Some(at) = self.current {
+        if let Some(at) = self.current.filter(|_| !reason.trim().is_empty()) {
             self.add_reason(at, reason.trim());
         }
         true
@@ -297,7 +302,9 @@ impl Reader<'_> {
         }
         let mut any = false;
         for found in found {
-            if self.is_foreign(found.text) && !is_service(found.text) {
+            let before = lower.get(..found.start).unwrap_or_default();
+            let is_source = before.trim_end_matches(['<', '"', '\'', ' ']).ends_with("from");
+            if !is_source && self.is_foreign(found.text) && !is_service(found.text) {
                 self.add(found.text, Sureness::Words, "");
                 any = true;
             }
@@ -325,8 +332,13 @@ impl Reader<'_> {
 
     /// A line that belongs to the recipient above it.
     fn reason(&mut self, line: &str) {
+        let key = line.split_once(':').map(|(key, _)| key.to_ascii_lowercase()).unwrap_or_default();
+        let names_reason = ["reason", "error", "diagnos"].iter().any(|word| key.contains(word));
         if let Some(at) = self.current {
             self.add_reason(at, line);
+        } else if names_reason && key.len() < 30 && self.stated.len() < REASON_BYTES_MAX {
+            self.stated.push_str(head(line, REASON_BYTES_MAX));
+            self.stated.push(' ');
         } else if self.reply.is_none() && has_code(line) {
             self.reply = Some(line.to_owned());
         }
@@ -396,7 +408,9 @@ impl Reader<'_> {
             Some(Sureness::Words) => "freeform.address-in-sentence",
             None => "freeform.nobody",
         };
-        Notice { recipients, rule, words, summary, reply: self.reply, weak: self.weak }
+        let stated = Some(self.stated.trim().to_owned()).filter(|stated| !stated.is_empty());
+        let reply = self.reply.or(stated);
+        Notice { recipients, rule, words, summary, reply, weak: self.weak }
     }
 }
 
@@ -493,6 +507,7 @@ const NAMING_WORDS: &[&str] = &[
     "message to",
     "mail to",
     "addressed to",
+    "was addressed",
     "sent to",
     "e-mail to",
     "email to",

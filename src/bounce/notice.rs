@@ -101,7 +101,7 @@ mod tests {
     fn groups_are_found_wherever_their_words_stand() {
         let words = Words::of("your message could not be delivered. it will be retried.");
         assert!(words.has(Group::Failure) && words.has(Group::Delay));
-        assert!(!words.has(Group::Final) && !words.has(Group::Subject));
+        assert!(!words.has(Group::Final) && !words.has(Group::Things));
         assert_eq!(Words::of(""), Words::default());
     }
 }

@@ -31,7 +31,8 @@ pub(super) fn split(text: &str) -> Split {
     while !rest.is_empty() && lines_left > 0 {
         lines_left = lines_left.saturating_sub(1);
         let (line, tail) = rest.split_once('\n').unwrap_or((rest, ""));
-        if is_separator(line) && has_returned(tail, &mut split) {
+        if is_separator(line) && (has_returned(tail, &mut split) || has_ruler(line)) {
+            split.returns_mail = true;
             return split;
         }
         if let Some(run) = header_run(rest) {
@@ -56,12 +57,12 @@ pub(super) fn split(text: &str) -> Split {
 
 /// Whether a separator is one: a header, or the end of the text, comes behind it.
 fn has_returned(tail: &str, split: &mut Split) -> bool {
+    if tail.trim().is_empty() {
+        split.returns_mail = true;
+        return true;
+    }
     let mut rest = tail;
     for _ in 0..SEPARATOR_LINES_MAX {
-        if rest.trim().is_empty() {
-            split.returns_mail = true;
-            return true;
-        }
         let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
         if is_header_line(line) {
             let found = unindented(rest);
@@ -83,10 +84,16 @@ fn is_separator(line: &str) -> bool {
         return false;
     }
     let lower = trimmed.to_lowercase();
-    let has_ruler = trimmed.starts_with(['-', '=', '*', '_', '+', '#']);
     let ends =
         lower.ends_with([':', '.', '-', '=', '*', '_', ')', '#']) || lower.ends_with("follows");
-    (has_ruler || ends || lower.len() < 60) && Words::of(&lower).has(Group::Separator)
+    (has_ruler(line) || ends || lower.len() < 60) && Words::of(&lower).has(Group::Separator)
+}
+
+/// Whether a line is drawn rather than written: `--- like this ---`.
+fn has_ruler(line: &str) -> bool {
+    ["---", "===", "***", "___", "+++", "###"]
+        .iter()
+        .any(|rule| line.trim_start().starts_with(rule))
 }
 
 /// Fields of a header in a row.
