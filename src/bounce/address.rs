@@ -95,11 +95,10 @@ pub(super) fn scan(line: &str) -> Vec<Found<'_>> {
         };
         let start = at.saturating_sub(local_len);
         let end = at.saturating_add(1).saturating_add(domain_len);
-        if local_len > 0 && domain_len > 0 && local_len <= 320 {
-            if let Some(text) = line.get(start..end) {
-                found.push(Found { text, start, end });
-                from = end;
-            }
+        let is_whole = local_len > 0 && domain_len > 0 && local_len <= 320;
+        if let Some(text) = line.get(start..end).filter(|_| is_whole) {
+            found.push(Found { text, start, end });
+            from = end;
         }
     }
     found

@@ -323,6 +323,7 @@ fn is_status(part: &Part<'_>, is_report: bool) -> bool {
     if part.is(&[
         "message/delivery-status",
         "message/global-delivery-status",
+        "message/xdelivery-status",
         "text/delivery-status",
     ]) {
         return true;

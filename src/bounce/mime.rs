@@ -50,8 +50,6 @@ pub(super) struct Mail<'a> {
     pub(super) kind: String,
     /// The `report-type` parameter, in lower case.
     pub(super) report_type: String,
-    /// Everything behind the header.
-    pub(super) body: &'a [u8],
     /// The parts that are no multiparts, in order.
     pub(super) parts: Vec<Part<'a>>,
     /// What was wrong with its form.
@@ -79,7 +77,6 @@ pub(super) fn parse(mail: &[u8]) -> Mail<'_> {
         headers,
         kind: content.kind.clone(),
         report_type: content.report_type.clone(),
-        body,
         ..Mail::default()
     };
     if !content.kind.starts_with("multipart/") {

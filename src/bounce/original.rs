@@ -12,8 +12,10 @@ use crate::mail::{MessageId, QueueId};
 /// The returned mail as an embedded part (RFC 6522 §3): the last one that has a header.
 pub(super) fn embedded(mail: &Mail<'_>) -> Option<Original> {
     let mut best: Option<Original> = None;
-    for (at, part) in mail.parts.iter().enumerate() {
-        let Some(found) = in_part(part, at) else { continue };
+    let by_type = mail.parts.iter().filter(|part| is_returned(part));
+    let by_type = by_type.filter_map(|part| of_header(&part.octets(HEADER_BYTES_MAX)));
+    let by_form = mail.parts.iter().enumerate().filter_map(|(at, part)| in_part(part, at));
+    for found in by_type.chain(by_form) {
         if best.as_ref().is_none_or(|known| known.message_id.is_none()) {
             best = Some(found);
         }
@@ -21,11 +23,11 @@ pub(super) fn embedded(mail: &Mail<'_>) -> Option<Original> {
     best
 }
 
-/// The returned mail in one part: by its type; in the part's own header, where a gateway put
+/// The returned mail in one part of another type: in the part's own header, where a gateway put
 /// the mail behind the boundary as it was; or in a text that is nothing but a header.
 fn in_part(part: &Part<'_>, at: usize) -> Option<Original> {
     if is_returned(part) {
-        return of_header(&part.octets(HEADER_BYTES_MAX));
+        return None;
     }
     let headers = Headers::parse(part.header);
     if headers.has("message-id") || headers.has("received") {

@@ -67,10 +67,9 @@ fn after_key<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     while let Some(at) = rest.find(key) {
         let after = rest.get(at.saturating_add(key.len())..)?;
         let is_key = rest.get(..at)?.ends_with('"');
-        if is_key && let Some(value) = after.strip_prefix('"') {
-            if let Some(value) = value.trim_start().strip_prefix(':') {
-                return Some(value.trim_start());
-            }
+        let value = after.strip_prefix('"').filter(|_| is_key);
+        if let Some(value) = value.and_then(|value| value.trim_start().strip_prefix(':')) {
+            return Some(value.trim_start());
         }
         rest = after;
     }

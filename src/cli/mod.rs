@@ -7,8 +7,10 @@ use std::io::Write;
 pub mod account;
 pub mod api;
 pub mod bounces;
+pub mod classify;
 pub mod config;
 pub mod explain;
+pub mod parse;
 pub mod send_test;
 pub mod token;
 
