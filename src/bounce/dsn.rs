@@ -40,7 +40,7 @@ pub(super) fn read(text: &[u8]) -> Dsn {
     let mut block: Option<Block> = None;
     let mut group = Vec::new();
     let mut rest = text;
-    while !rest.is_empty() {
+    while !rest.is_empty() && dsn.report.recipients.len() < super::RECIPIENTS_MAX {
         let start = rest;
         let (line, tail) = next_line(rest);
         rest = tail;
@@ -71,6 +71,9 @@ pub(super) fn read(text: &[u8]) -> Dsn {
     }
     end_group(&mut dsn, &mut block, &mut group);
     close(&mut dsn, block.take());
+    if dsn.report.recipients.len() >= super::RECIPIENTS_MAX && !rest.is_empty() {
+        dsn.defects.push("too-many-recipients");
+    }
     dsn
 }
 
@@ -125,8 +128,6 @@ fn close(dsn: &mut Dsn, block: Option<Block>) {
         dsn.nameless.get_or_insert(facts);
     } else if dsn.report.recipients.len() < super::RECIPIENTS_MAX {
         dsn.report.recipients.push(facts);
-    } else if !dsn.defects.contains(&"too-many-recipients") {
-        dsn.defects.push("too-many-recipients");
     }
 }
 

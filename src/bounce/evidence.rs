@@ -47,6 +47,7 @@ impl Evidence {
                     .map(|found| found.text.to_owned())
                     .collect::<Vec<_>>()
             })
+            .take(OWN_MAX)
             .collect();
         Self {
             from_daemon: is_daemon(&from),
@@ -172,5 +173,7 @@ const DAEMONS: &[&str] = &[
     "microsoft outlook",
     "microsoft exchange",
 ];
+/// Addresses of the notice itself that are kept.
+const OWN_MAX: usize = 50;
 /// Products that write reports in their own name.
 const PRODUCTS: &[&str] = &["symantec_antivirus", "imss@", "interscan", "mailmarshal", "mailscan"];

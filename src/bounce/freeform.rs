@@ -144,7 +144,8 @@ impl Reader<'_> {
             Some(found) => vec![found.text.to_owned()],
             None if self.in_rcpt => self.rcpts.last().cloned().into_iter().collect(),
             // What is refused after the recipients is refused for all of them.
-            None => self.rcpts.clone(),
+            None if is_failure_code(reply) => std::mem::take(&mut self.rcpts),
+            None => Vec::new(),
         };
         if refused.is_empty() || !is_failure_code(reply) {
             self.reason(reply);
@@ -360,7 +361,7 @@ impl Reader<'_> {
         if let Some((at, candidate)) = same {
             candidate.sureness = candidate.sureness.max(sureness);
             self.current = Some(at);
-            if !has_code(&candidate.reason) && !reason.is_empty() {
+            if !reason.is_empty() && !has_code(&candidate.reason) {
                 self.add_reason(at, reason);
             }
             return;

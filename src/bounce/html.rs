@@ -5,11 +5,17 @@
 pub(super) fn to_text(html: &str) -> String {
     let mut text = String::with_capacity(html.len() / 2);
     let mut rest = html;
+    // Behind the last `>` no tag ends, so that none need be looked for there.
+    let untagged = html.rfind('>').map_or(html.len(), |last| html.len().saturating_sub(last));
     while let Some(at) = rest.find(['<', '&', '\n', '\r']) {
         let (before, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
         text.push_str(before);
         rest = match tail.as_bytes().first() {
-            Some(b'<') => after_tag(tail, &mut text),
+            Some(b'<') if tail.len() > untagged => after_tag(tail, &mut text),
+            Some(b'<') => {
+                text.push('<');
+                tail.get(1..).unwrap_or_default()
+            }
             Some(b'&') => after_entity(tail, &mut text),
             // A line end in HTML is a space.
             _ => {
@@ -33,7 +39,7 @@ fn after_tag<'a>(tail: &'a str, text: &mut String) -> &'a str {
     let name = inner.get(..name_end).unwrap_or_default().to_ascii_lowercase();
     let name = name.trim_matches('/');
     let begins_tag = inner.starts_with(['/', '!', '?']) || is_tag(name);
-    let Some((tag, after)) = inner.split_once('>').filter(|_| begins_tag) else {
+    let Some((tag, after)) = begins_tag.then(|| inner.split_once('>')).flatten() else {
         text.push('<');
         return inner;
     };

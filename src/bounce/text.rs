@@ -73,6 +73,7 @@ pub(super) fn field_text(raw: &[u8]) -> String {
 
 /// A field body on one line, nothing decoded but the charset.
 pub(super) fn unfold(raw: &[u8]) -> String {
+    let raw = raw.get(..FIELD_BYTES_MAX).unwrap_or(raw);
     let text: Cow<'_, str> = match std::str::from_utf8(raw) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => Cow::Owned(to_text(raw, "")),
@@ -270,6 +271,9 @@ pub(super) fn head(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     text.get(..end).unwrap_or_default()
 }
+
+/// Octets of one field body that are looked at.
+const FIELD_BYTES_MAX: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
