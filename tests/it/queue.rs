@@ -8,15 +8,16 @@ use crate::harness::{SOON, wait_for};
 const APP: &str = "anna@app.test";
 
 #[test]
-fn a_connection_lost_after_the_data_is_tried_again() {
+fn a_connection_lost_at_data_or_after_it_is_tried_again() {
     let sink = Sink::scripted(Box::new(|point, number| match point {
+        Point::Data if number == 1 => Answer::Drop,
         Point::End(_) if number == 1 => Answer::TakeAndDrop,
         _ => Answer::Accept,
     }));
     let daemon = Daemon::start(Config::new().verp().relay(sink.address));
     let queued = submit(daemon.smtp, APP, &["b@dest.test"], &mail("lost reply"));
     let message = daemon.await_states(&queued.queue_id, &["relayed"]);
-    assert_eq!(message["recipients"][0]["attempts"].as_array().unwrap().len(), 2, "{message:#}");
+    assert_eq!(message["recipients"][0]["attempts"].as_array().unwrap().len(), 3, "{message:#}");
     assert_eq!(sink.mails().len(), 2, "what was not confirmed is sent again");
 }
 

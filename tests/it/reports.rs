@@ -38,7 +38,7 @@ fn report_total(daemon: &Daemon, name: &str) -> f64 {
 fn only_a_valid_return_token_is_taken() {
     let (sink, daemon) = start();
     let (_, mail) = relayed(&sink, &daemon, "b@dest.test", "token");
-    let good = mail.from.clone();
+    let good = mail.from;
     assert!(good.starts_with("b+") && good.ends_with("@bounces.app.test"), "{good}");
     assert!(good.split('@').next().unwrap().len() <= 64, "{good}");
     let token = good.strip_prefix("b+").unwrap().split('@').next().unwrap().to_owned();
@@ -51,7 +51,7 @@ fn only_a_valid_return_token_is_taken() {
     client.say("MAIL FROM:<>");
     let last = token.len() - 1;
     let mut bad: Vec<String> = [0, 1, 8, 20, last].into_iter().map(flipped).collect();
-    bad.push(format!("b+{}@bounces.app.test", &token[..last]));
+    bad.push(format!("b+{}@bounces.app.test", token.split_at(last).0));
     bad.push(format!("b+{token}x@bounces.app.test"));
     bad.push(format!("b+{token}@elsewhere.test"));
     bad.extend(
