@@ -108,6 +108,10 @@ fn run(command: Command) -> u8 {
         Command::SendTest(arguments) => cli::send_test::run(&arguments, &variable),
         Command::Bounces(arguments) => cli::bounces::run(&arguments, &variable),
         Command::Explain(arguments) => cli::explain::run(&arguments, &variable),
+        Command::Parse(arguments) => cli::parse::run(&arguments),
+        Command::Classify(arguments) => cli::classify::run(&arguments),
+        Command::Bounces(arguments) => cli::bounces::run(&arguments, &variable),
+        Command::Explain(arguments) => cli::explain::run(&arguments, &variable),
     }
 }
 
