@@ -50,6 +50,10 @@ enum Command {
     Bounces(cli::bounces::Arguments),
     /// Tell the whole story of a mail.
     Explain(cli::explain::Arguments),
+    /// Read mails offline and say whether they are bounces, and of what.
+    Parse(cli::parse::Arguments),
+    /// Say what an SMTP reply means.
+    Classify(cli::classify::Arguments),
 }
 
 #[derive(Args)]
@@ -110,8 +114,6 @@ fn run(command: Command) -> u8 {
         Command::Explain(arguments) => cli::explain::run(&arguments, &variable),
         Command::Parse(arguments) => cli::parse::run(&arguments),
         Command::Classify(arguments) => cli::classify::run(&arguments),
-        Command::Bounces(arguments) => cli::bounces::run(&arguments, &variable),
-        Command::Explain(arguments) => cli::explain::run(&arguments, &variable),
     }
 }
 

@@ -136,7 +136,7 @@ async fn ask(connection: &mut TcpStream, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let mut block = [0; 16_384];
+    let mut block = vec![0; 16_384];
     loop {
         let read = connection.read(&mut block).await.unwrap();
         assert!(read > 0, "the server closed the connection");

@@ -145,7 +145,7 @@ async fn write_for_ever(store: Store) {
         out.flush().unwrap();
     };
     loop {
-        let large = store.new_queue_id().as_bytes()[9] % 32 == 0;
+        let large = store.new_queue_id().as_bytes()[9].is_multiple_of(32);
         let octets = vec![b'x'; if large { 300 * 1024 } else { 2_000 }];
         let id = accepted(&store, &["to@example.test"], &octets).await;
         say("mail", id);

@@ -75,7 +75,7 @@ async fn segments_are_recycled_and_what_is_live_in_them_is_written_again() {
         assert_eq!(live.recipients[0].last, Some(gave_up.clone()), "{round}");
         assert_eq!(live.recipients[1].next_attempt, later, "{round}");
         assert_eq!(store.uncaptured_reports(10), [waits], "{round}");
-        assert_eq!(store.owed_forwards(10), [owed_mark.clone()], "{round}");
+        assert_eq!(store.owed_forwards(10), std::slice::from_ref(&owed_mark), "{round}");
         assert_eq!(store.message(stays).unwrap().unwrap().attempts.len(), 2, "{round}");
         assert_eq!(store.report(waits).unwrap().unwrap().received, report(waits.0, 1), "{round}");
         for id in &ended {
