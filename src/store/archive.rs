@@ -128,6 +128,7 @@ impl Archive {
             writers.open.clear();
             return Err(StoreError::io("syncing the log", error));
         }
+        self.rebuild(&writers, &self.tables.take_doubtful())?;
         self.tables.checkpoint(lsn)
     }
 

@@ -226,7 +226,7 @@ fn bounce_rows(bounce: &Bounce, lsn: u64, place: &[u8]) -> Vec<Row> {
     if let Some(queue_id) = bounce.queue_id {
         let day = queue_id.time().day();
         rows.push(row(day, layout::event_key(queue_id, lsn)));
-        rows.push(row(day, layout::known_bounce_key(&bounce.key)));
+        rows.push(row(day, layout::known_bounce_key(queue_id, &bounce.key)));
     }
     if let Some(report) = bounce.report_id {
         rows.push(row(report.0.time().day(), layout::report_bounce_key(report, lsn)));

@@ -48,6 +48,8 @@ struct Days {
     open: HashMap<u32, OpenDay>,
     /// Days whose rows are not complete yet, whatever their mark says.
     building: BTreeSet<u32>,
+    /// Days whose last checkpoint failed.
+    doubtful: BTreeSet<u32>,
     uses: u64,
 }
 
@@ -221,13 +223,19 @@ impl Tables {
         };
         for day in changed {
             if let Err(error) = self.checkpoint_day(day, lsn) {
-                // After a failed sync nobody knows what is on disk: the day is made anew.
-                self.remove(day)?;
+                // After a failed sync nobody knows what is on disk. The day still answers from
+                // memory; before the next checkpoint it is made anew.
+                self.days().doubtful.insert(day);
                 let source = std::io::Error::other(error);
                 return Err(StoreError::io(format!("syncing the index of {day}"), source));
             }
         }
         Ok(())
+    }
+
+    /// The days whose last checkpoint failed; they have to be rebuilt.
+    pub(super) fn take_doubtful(&self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.days().doubtful)
     }
 
     fn checkpoint_day(&self, day: u32, lsn: u64) -> Result<(), IndexError> {

@@ -293,9 +293,9 @@ pub(super) fn event_prefix(queue_id: QueueId) -> Vec<u8> {
     joined(b'e', &[queue_id.as_bytes()])
 }
 
-/// `'k' | bounce key`: that this bounce is known; in the day of the message.
-pub(super) fn known_bounce_key(key: &[u8; 16]) -> Vec<u8> {
-    joined(b'k', &[key])
+/// `'k' | queue id | bounce key`: that this bounce is known; in the day of the message.
+pub(super) fn known_bounce_key(queue_id: QueueId, key: &[u8; 16]) -> Vec<u8> {
+    joined(b'k', &[queue_id.as_bytes(), key])
 }
 
 /// `'b' | hash of the address [12] | !bounce id`: newest first; in the day of the event.

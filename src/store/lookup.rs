@@ -171,11 +171,14 @@ impl Shared {
         queue_id: QueueId,
         key: &[u8; 16],
     ) -> Result<bool, StoreError> {
-        let row = self.archive.value(queue_id.time().day(), &layout::known_bounce_key(key))?;
+        let row =
+            self.archive.value(queue_id.time().day(), &layout::known_bounce_key(queue_id, key))?;
         match row {
             // The row says where the bounce is; it is compared, as every look-up is.
             Some(value) => Ok(match self.entry(&value)? {
-                Some(Entry::Bounce(bounce)) => bounce.key == *key,
+                Some(Entry::Bounce(bounce)) => {
+                    bounce.queue_id == Some(queue_id) && bounce.key == *key
+                }
                 _ => false,
             }),
             None => Ok(false),

@@ -421,7 +421,9 @@ fn quarantine(
         kept = %path.display(),
         "the journal is damaged; the octets are kept and the frames behind them are read"
     );
-    shared.core().damaged_ranges = shared.core().damaged_ranges.saturating_add(1);
+    let mut core = shared.core();
+    core.damaged_ranges = core.damaged_ranges.saturating_add(1);
+    drop(core);
     let kept = octets.get(range).unwrap_or_default();
     let end = kept.iter().rposition(|octet| *octet != 0).map_or(0, |at| at.saturating_add(1));
     std::fs::create_dir_all(dir)

@@ -79,12 +79,13 @@ fn open_dir(dir: &Path) -> Store {
 
 /// Lets a child write for a while, kills it, and notes what it said it had done.
 fn run_and_kill(dir: &TempDir, lines: u64, promised: &mut Promises) {
+    let log = dir.path().join("child.log");
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "store::tests::crash::writes_until_it_is_killed"])
         .args(["--ignored", "--nocapture", "--test-threads=1"])
         .env(DIR_VARIABLE, dir.path())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
@@ -107,7 +108,8 @@ fn run_and_kill(dir: &TempDir, lines: u64, promised: &mut Promises) {
         }
     }
     child.wait().unwrap();
-    assert!(seen >= lines, "the child ended by itself after {seen} lines");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(seen >= lines, "the child ended by itself after {seen} lines: {said}");
 }
 
 /// Makes a directory look as if the machine had lost power: the index may hold anything then.
