@@ -205,33 +205,45 @@ impl Archive {
         Ok(old.len())
     }
 
-    /// Asks the index of a day; a broken one is rebuilt and asked again.
+    /// Asks the index of a day; a broken one is rebuilt and asked again, and one that is being
+    /// rebuilt is waited for.
     fn ask<T>(
         &self,
         day: u32,
         question: impl Fn(&dyn Table) -> Result<T, IndexError>,
     ) -> Result<Option<T>, StoreError> {
-        if !self.known_days().contains(&day) {
-            return Ok(None);
-        }
-        let why = match self.tables.open(day) {
-            Opened::Ready(table) => match question(table.as_ref()) {
-                Ok(answer) => return Ok(Some(answer)),
-                Err(error) => error.0,
-            },
-            Opened::Broken(why) => why,
-        };
-        tracing::error!(day, why, "the index of a day is broken");
-        self.rebuild(&self.writers(), &BTreeSet::from([day]))?;
-        match self.tables.open(day) {
-            Opened::Ready(table) => question(table.as_ref()).map(Some).map_err(|error| {
-                StoreError::io(format!("asking the index of {day}"), std::io::Error::other(error))
-            }),
-            Opened::Broken(why) => {
-                let source = std::io::Error::other(why);
-                Err(StoreError::io(format!("opening the index of {day}"), source))
+        let mut why = String::new();
+        for _ in 0..ASKED_MAX {
+            if !self.known_days().contains(&day) {
+                return Ok(None);
+            }
+            let mut failed = None;
+            match self.tables.open_whole(day) {
+                Opened::Ready(table) => match question(table.as_ref()) {
+                    Ok(answer) => return Ok(Some(answer)),
+                    Err(error) => {
+                        why = error.0;
+                        failed = Some(table);
+                    }
+                },
+                Opened::Broken(reason) => why = reason,
+            }
+            let writers = self.writers();
+            // Somebody else may have rebuilt or dropped the day while this waited for the lock.
+            let is_old = |table: &Arc<dyn Table>| {
+                failed.as_ref().is_some_and(|failed| Arc::ptr_eq(failed, table))
+            };
+            let is_mended = match self.tables.open_whole(day) {
+                Opened::Ready(table) => !is_old(&table),
+                Opened::Broken(_) => !self.known_days().contains(&day),
+            };
+            if !is_mended {
+                tracing::error!(day, why, "the index of a day is broken");
+                self.rebuild(&writers, &BTreeSet::from([day]))?;
             }
         }
+        let source = std::io::Error::other(why);
+        Err(StoreError::io(format!("asking the index of {day}"), source))
     }
 
     /// Finds room for a frame in the file of its day.
@@ -271,10 +283,12 @@ impl Archive {
     fn start_file(&self, writers: &Writers, day: u32, lsn: u64) -> Result<Writer, StoreError> {
         let dir = self.day_dir(day);
         let failed = |error| StoreError::io(format!("starting a file in {}", dir.display()), error);
-        if self.known_days().insert(day) {
+        if !self.known_days().contains(&day) {
             std::fs::create_dir_all(&dir).map_err(failed)?;
             self.disk.sync_dir(&self.dir).map_err(failed)?;
             self.tables.reset(day)?;
+            // Only now: nobody is to ask a day that is being made.
+            self.known_days().insert(day);
         } else if matches!(self.tables.open(day), Opened::Broken(_)) {
             self.rebuild(writers, &BTreeSet::from([day]))?;
         }
@@ -313,12 +327,13 @@ impl Archive {
 
     /// Inserts rows; where that fails the day is rebuilt, with these rows, from the log.
     fn insert(&self, writers: &Writers, day: u32, rows: Rows) -> Result<(), StoreError> {
-        if self.known_days().insert(day) {
+        if !self.known_days().contains(&day) {
             // News about a mail whose own day is unknown: its log is empty, its index has rows.
             let dir = self.day_dir(day);
             std::fs::create_dir_all(&dir)
                 .map_err(|error| StoreError::io(format!("creating {}", dir.display()), error))?;
             self.tables.reset(day)?;
+            self.known_days().insert(day);
         }
         match self.tables.apply(day, rows) {
             Ok(()) => Ok(()),
@@ -446,6 +461,8 @@ fn octets(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
+/// How often the index of a day is asked before its errors are passed on.
+const ASKED_MAX: u32 = 3;
 /// Octets after which the file of a day is full.
 const LOG_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Files of `log/` that are open for reading at once.

@@ -100,9 +100,21 @@ impl Tables {
         }
     }
 
-    /// Opens a day, or finds it open.
-    pub(super) fn open(&self, day: u32) -> Opened {
+    /// Opens a day whose rows are complete; one that is being rebuilt counts as broken.
+    pub(super) fn open_whole(&self, day: u32) -> Opened {
         let mut days = self.days();
+        if days.building.contains(&day) {
+            return Opened::Broken("it is being rebuilt".to_owned());
+        }
+        self.open_in(&mut days, day)
+    }
+
+    /// Opens a day, or finds it open, for whoever holds the lock of the writers.
+    pub(super) fn open(&self, day: u32) -> Opened {
+        self.open_in(&mut self.days(), day)
+    }
+
+    fn open_in(&self, days: &mut Days, day: u32) -> Opened {
         days.uses = days.uses.saturating_add(1);
         let now = days.uses;
         if let Some(found) = days.open.get_mut(&day) {
@@ -112,10 +124,10 @@ impl Tables {
         if self.is_suspect(day) && !days.building.contains(&day) {
             return Opened::Broken("it is not marked as whole".to_owned());
         }
-        let owner = self.owner(&days, day);
+        let owner = self.owner(days, day);
         match self.open_checked(day, &owner) {
             Ok(table) => {
-                self.make_room(&mut days);
+                self.make_room(days);
                 let entry = OpenDay::new(Arc::clone(&table), now);
                 days.open.insert(day, entry);
                 Opened::Ready(table)
@@ -207,11 +219,16 @@ impl Tables {
         if layout::filtered_prefix(prefix).is_none() {
             return true;
         }
-        if let Some(open) = self.days().open.get(&day)
+        let days = self.days();
+        if days.building.contains(&day) {
+            return true;
+        }
+        if let Some(open) = days.open.get(&day)
             && let Some(filter) = &open.filter
         {
             return filter.may_contain(prefix);
         }
+        drop(days);
         filter::file_may_contain(&self.keys_path(day), prefix)
     }
 
