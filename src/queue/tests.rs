@@ -6,19 +6,23 @@ use std::time::Duration;
 
 use super::Context;
 use super::runner::Runner;
-use crate::bounce::Rules;
+use crate::bounce::{Action, Rules, Subject, Verdict};
 use crate::capture::{self, Capture};
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::mail::envelope::BodyKind;
 use crate::mail::{
-    Address, Envelope, MessageId, QueueId, Recipient, ReturnPathFormat, ReversePath, Timestamp,
+    Address, Envelope, MessageId, QueueId, Recipient, Reply, ReturnPathFormat, ReversePath, Stage,
+    Timestamp,
 };
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::relay::testing::{Scripted, settings as relay_settings};
 use crate::secret::{self, KeyRing};
-use crate::store::record::{Decision, Origin, ReturnPathMode, Submission};
+use crate::store::record::{
+    Attempt, Batch, Bounce, BounceId, CapturedBy, Confidence, Decision, Match, MatchMethod, Origin,
+    ReportCaptured, ReportId, ReportReceived, Response, ReturnPathMode, Submission,
+};
 use crate::store::state::{self, State};
 use crate::store::{Options, Store};
 
@@ -356,6 +360,133 @@ impl Bench {
     fn restarted(self) -> Self {
         Self { runner: Runner::new(self.context.clone()), ..self }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_a_crash_left_owed_is_written_once() {
+    let mut bench = Bench::new(None, |_| {});
+    let queue_id = bench.submit(|_| {}, &["a@example.net"]).await;
+    let store = bench.context.store.clone();
+    let now = bench.context.clock.now();
+    let failed = Attempt {
+        queue_id,
+        recipient: 0,
+        number: 1,
+        started_at: now,
+        ended_at: now,
+        stage: Stage::Rcpt,
+        remote_mta: None,
+        reply: Reply::parse("550 5.1.1 no such user"),
+        error: None,
+        remote_queue_id: None,
+        tls: None,
+        decision: Decision::Failed,
+        notice_owed: true,
+    };
+    let mail = store.live(queue_id).unwrap();
+    let ticket = bench.context.capture.outcomes(&mail, vec![failed]).unwrap();
+    ticket.synced().await.unwrap();
+    assert!(bench.is_in_queue(queue_id), "the mail stays while it is owed");
+
+    bench.run_due().await;
+    assert!(!bench.is_in_queue(queue_id));
+    assert_eq!(store.queue_len(), 1, "the DSN");
+    let mut bench = bench.restarted();
+    bench.run_due().await;
+    assert_eq!(store.queue_len(), 1);
+    assert_eq!(bench.states(queue_id), [State::Failed]);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_whose_failure_was_reported_meanwhile_is_not_tried() {
+    let dialog = format!("{HELLO}{}{QUIT}", taken("app@example.org", "b@example.net", "250 ok"));
+    let next_hop = Scripted::start(&[&dialog]).await;
+    let mut bench = Bench::new(Some(&next_hop), |_| {});
+    let queue_id = bench.submit(|_| {}, &["a@example.net", "b@example.net"]).await;
+    let id = bench.context.store.new_queue_id();
+    let rules = Rules::compiled_in();
+    let reported = Bounce {
+        id: BounceId(format!("{:012x}00000001", 1)),
+        key: [1; 16],
+        date: bench.context.clock.now(),
+        captured_by: CapturedBy::Listener,
+        action: Action::Failed,
+        recipient: "a@example.net".to_owned(),
+        queue_id: Some(queue_id),
+        recipient_index: Some(0),
+        matched: Some(Match { method: MatchMethod::Token, confidence: Confidence::Certain }),
+        report_id: Some(ReportId(id)),
+        response: Response {
+            source: "smtp".to_owned(),
+            message: "550 5.1.1 no".to_owned(),
+            status: None,
+            code: Some(550),
+            command: None,
+            classification: rules.classify(&Subject::default()),
+        },
+        mta: None,
+        remote_queue_id: None,
+        original_message_id: None,
+        envelope_id: None,
+        final_recipient: None,
+        original_recipient: None,
+    };
+    let batch = Batch { bounces: vec![reported], ..Batch::default() };
+    bench.context.store.commit(batch).unwrap().synced().await.unwrap();
+    bench.run_due().await;
+    assert_eq!(bench.states(queue_id), [State::Bounced, State::Relayed]);
+    assert!(!bench.is_in_queue(queue_id));
+    bench.end().await;
+    next_hop.bodies().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_forwarded_once_as_mail_of_ours() {
+    let dialog = format!("{HELLO}{}{QUIT}", taken("", "app@example.org", "250 ok"));
+    let next_hop = Scripted::start(&[&dialog]).await;
+    let mut bench = Bench::new(Some(&next_hop), |_| {});
+    let store = bench.context.store.clone();
+    let report = |unique: u32, forward_to: &str| {
+        let now = bench.context.clock.now();
+        let id = ReportId(QueueId::new(now, unique));
+        let received = ReportReceived {
+            id,
+            received_at: now,
+            captured_by: CapturedBy::Listener,
+            reverse_path: String::new(),
+            recipients: vec!["b@bounces.example.com".to_owned()],
+            tokens: Vec::new(),
+            digest: [u8::try_from(unique).unwrap(); 16],
+            raw: b"Subject: failed\r\n\r\nIt failed.\r\n".to_vec(),
+        };
+        let captured = ReportCaptured {
+            id,
+            captured_at: now,
+            verdict: Verdict::Bounce,
+            matched: Vec::new(),
+            own_notice: false,
+            forward_to: Some(forward_to.to_owned()),
+        };
+        (received, captured)
+    };
+    // The second cannot go anywhere: its debt ends without a mail.
+    for (received, captured) in [report(1, "app@example.org"), report(2, "nowhere")] {
+        store.accept_report(received).unwrap().synced().await.unwrap();
+        let batch = Batch { report: Some(captured), ..Batch::default() };
+        store.commit(batch).unwrap().synced().await.unwrap();
+    }
+    assert_eq!(store.owed_forwards(10).len(), 2);
+    super::debts::forward_reports(&bench.context).await;
+    super::debts::forward_reports(&bench.context).await;
+    assert!(store.owed_forwards(10).is_empty());
+    assert_eq!(store.queue_len(), 1);
+    bench.run_due().await;
+    assert_eq!(store.queue_len(), 0);
+    bench.end().await;
+    let bodies = next_hop.bodies().await;
+    assert!(bodies[0].contains("Subject: failed\r\n"), "{}", bodies[0]);
+    assert!(bodies[0].contains("X-Rebound-Notice: "), "{}", bodies[0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

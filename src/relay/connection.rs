@@ -141,7 +141,8 @@ impl Connection {
             // RFC 7435: a handshake that fails is no reason to give up what is sent in the clear
             // to whoever offers no TLS at all.
             Err(failure) if failure.stage == Stage::Tls && mode == TlsMode::Opportunistic => {
-                tracing::warn!(address = %address, failure = %failure.result, "TLS failed; going on without");
+                let failure = &failure.result;
+                tracing::warn!(%address, %failure, "TLS failed; going on without");
                 Self::dial(target, address, TlsMode::None).await
             }
             decided => decided,

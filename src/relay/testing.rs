@@ -17,9 +17,10 @@ use crate::net::tls::ServerTls;
 /// A next hop that plays one dialog for each connection, in the order in which they come.
 ///
 /// A dialog has one line for each thing that happens:
-/// `S: text` is sent, followed by CRLF, and at once with a second line behind `\r\n`; `C: text` must be what the client sends, where a final
-/// `*` stands for any rest; `BODY` reads up to the lone dot; `TLS` waits for a handshake; `DROP`
-/// hangs up; `EOF` waits until the client does; `LAST` waits until another dialog has ended.
+/// `S: text` is sent, followed by CRLF, and what follows a written `\r\n` goes out with it as a
+/// line of its own; `C: text` must be what the client sends, where a final `*` stands for any
+/// rest; `BODY` reads up to the lone dot; `TLS` waits for a handshake; `DROP` hangs up; `EOF`
+/// waits until the client does; `LAST` waits until another dialog has ended.
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
     played: JoinHandle<Vec<String>>,
