@@ -104,6 +104,9 @@ fn close(dsn: &mut Dsn, block: Option<Block>) {
     if facts.command.is_none() {
         facts.command = said.command;
     }
+    if facts.remote_mta.is_none() {
+        facts.remote_mta = said.host;
+    }
     facts.status = reason::better_status(facts.status, said.status);
     if !has_action {
         dsn.defects.push("no-action");

@@ -24,6 +24,8 @@ pub(super) struct Evidence {
     is_report: bool,
     /// It is a notification of Amazon SNS.
     pub(super) is_sns: bool,
+    /// The software of a mailing list is named in `From`.
+    from_list_software: bool,
     /// A product that reports failures is named.
     is_product: bool,
     /// The notice's own addresses, in lower case.
@@ -60,6 +62,9 @@ impl Evidence {
                 || headers.has("list-post"),
             is_report: mail.report_type == "delivery-status",
             is_sns: from.contains("sns.amazonaws.com") || headers.has("x-amz-sns-message-id"),
+            from_list_software: ["-admin@", "-owner@", "-request@", "-bounces@"]
+                .iter()
+                .any(|mark| from.contains(mark)),
             is_product: PRODUCTS.iter().any(|name| from.contains(name)),
             own,
         }
@@ -109,7 +114,8 @@ impl Evidence {
             return None;
         }
         let is_thing = words.has(Group::Things);
-        if has_subject && says_so && names_one && !is_thing && !words.has(Group::Autoreply) {
+        let is_named = notice.is_structured || (self.from_list_software && names_one);
+        if has_subject && says_so && is_named && !is_thing && !words.has(Group::Autoreply) {
             return Some("notice.subject-and-text");
         }
         (has_subject && returns_mail && says_so && !is_thing)

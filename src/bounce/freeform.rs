@@ -17,6 +17,8 @@ pub(super) struct Notice {
     pub(super) recipients: Vec<RecipientFacts>,
     /// How they were found.
     pub(super) rule: &'static str,
+    /// Whether it lists its recipients rather than speaking of them.
+    pub(super) is_structured: bool,
     /// The groups of words in its own text.
     pub(super) words: Words,
     /// Its own text on one line, for want of a better reason.
@@ -66,6 +68,13 @@ pub(super) fn read(text: &str, own: &[String]) -> Notice {
     let mut words_text = String::new();
     for line in text.lines().take(LINES_MAX) {
         let line = head(line, LINE_BYTES_MAX).trim_end();
+        let clean;
+        let line = if line.contains(is_stray) {
+            clean = line.replace(is_stray, " ");
+            clean.as_str()
+        } else {
+            line
+        };
         if line.trim_start().starts_with('>') && !line.trim_start().starts_with(">>>") {
             continue;
         }
@@ -135,9 +144,6 @@ impl Reader<'_> {
         if !begins_with_code(reply) {
             return received.is_some();
         }
-        if self.reply.is_none() {
-            self.reply = Some(reply.to_owned());
-        }
         let found = address::scan(reply);
         let first = found.first().filter(|found| self.is_foreign(found.text));
         let refused: Vec<String> = match first {
@@ -148,6 +154,9 @@ impl Reader<'_> {
             None => Vec::new(),
         };
         if refused.is_empty() || !is_failure_code(reply) {
+            if self.reply.is_none() && is_failure_code(reply) {
+                self.reply = Some(reply.to_owned());
+            }
             self.reason(reply);
             return true;
         }
@@ -333,6 +342,10 @@ impl Reader<'_> {
 
     /// A line that belongs to the recipient above it.
     fn reason(&mut self, line: &str) {
+        // What a reader is asked to do says nothing of why.
+        if BOILERPLATE.iter().any(|start| strip_prefix_ignore_case(line, start).is_some()) {
+            return;
+        }
         let key = line.split_once(':').map(|(key, _)| key.to_ascii_lowercase()).unwrap_or_default();
         let names_reason = ["reason", "error", "diagnos"].iter().any(|word| key.contains(word));
         if let Some(at) = self.current {
@@ -346,7 +359,10 @@ impl Reader<'_> {
     }
 
     fn add_reason(&mut self, at: usize, line: &str) {
-        if let Some(candidate) = self.candidates.get_mut(at) {
+        let inner = line.strip_prefix("(reason:").and_then(|rest| rest.strip_suffix(')'));
+        let line = inner.map_or(line, str::trim);
+        let known = self.candidates.get_mut(at).filter(|known| !known.reason.contains(line));
+        if let Some(candidate) = known {
             let room = REASON_BYTES_MAX.saturating_sub(candidate.reason.len());
             if !candidate.reason.is_empty() && room > 1 {
                 candidate.reason.push(' ');
@@ -401,6 +417,12 @@ impl Reader<'_> {
             keep
         });
         spread_reasons(&mut self.candidates);
+        if let Some(reply) = self.reply.as_deref().filter(|reply| has_code(reply)) {
+            // A reply that stands apart from all recipients is about those that have none.
+            for candidate in self.candidates.iter_mut().filter(|c| !has_code(&c.reason)) {
+                candidate.reason = format!("{reply} {}", candidate.reason).trim_end().to_owned();
+            }
+        }
         let recipients = self.candidates.into_iter().map(Candidate::into_facts).collect();
         let rule = match best {
             Some(Sureness::Place) => "freeform.address-at-line-start",
@@ -411,7 +433,8 @@ impl Reader<'_> {
         };
         let stated = Some(self.stated.trim().to_owned()).filter(|stated| !stated.is_empty());
         let reply = self.reply.or(stated);
-        Notice { recipients, rule, words, summary, reply, weak: self.weak }
+        let is_structured = best.is_some_and(|best| best >= Sureness::Transcript);
+        Notice { recipients, rule, is_structured, words, summary, reply, weak: self.weak }
     }
 }
 
@@ -429,6 +452,7 @@ impl Candidate {
             status: said.status,
             code: said.code,
             command: said.command,
+            remote_mta: said.host,
             diagnostic,
             ..RecipientFacts::default()
         }
@@ -445,6 +469,11 @@ fn spread_reasons(candidates: &mut [Candidate]) {
             next.clone_from(&candidate.reason);
         }
     }
+}
+
+/// A control character that has no business in a text.
+fn is_stray(c: char) -> bool {
+    c.is_control() && c != '\t'
 }
 
 fn is_ruler(line: &str) -> bool {
@@ -551,6 +580,16 @@ const NOT_RECIPIENT_KEYS: &[&str] = &[
     "http",
     "x-",
     "original-env",
+];
+/// How lines begin that belong to every notice of a system.
+const BOILERPLATE: &[&str] = &[
+    "please ",
+    "if you ",
+    "for further ",
+    "for more ",
+    "for help",
+    "do not reply",
+    "additional information",
 ];
 /// Octets of one line that are looked at.
 const LINE_BYTES_MAX: usize = 2000;

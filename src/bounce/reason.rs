@@ -12,11 +12,13 @@ pub(super) struct Said {
     pub(super) status: Option<EnhancedStatus>,
     /// The SMTP command that was answered.
     pub(super) command: Option<String>,
+    /// The host that is said to have answered.
+    pub(super) host: Option<String>,
 }
 
 /// Reads code, status and command from a text.
 pub(super) fn of(text: &str) -> Said {
-    let mut said = Said { command: command(text), ..Said::default() };
+    let mut said = Said { command: command(text), host: host(text), ..Said::default() };
     let mut rest = text;
     let mut before = ' ';
     while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
@@ -104,6 +106,21 @@ fn command(text: &str) -> Option<String> {
     contains_ignore_case(&lower, "rcpt to:<").then(|| "RCPT".to_owned())
 }
 
+/// The host behind `host` or `while talking to`, without its address.
+fn host(text: &str) -> Option<String> {
+    let text = super::text::head(text, TEXT_BYTES_MAX);
+    ["host ", "host: ", "while talking to ", "Host "].iter().find_map(|prefix| {
+        let at = text.find(prefix)?;
+        let is_word = !text.get(..at)?.ends_with(|c: char| c.is_alphanumeric());
+        let tail = text.get(at.saturating_add(prefix.len())..)?;
+        let end =
+            tail.find(|c: char| c.is_whitespace() || "[(,;:".contains(c)).unwrap_or(tail.len());
+        let name = tail.get(..end)?.trim_end_matches('.');
+        let sound = is_word && name.contains('.') && crate::mail::address::is_domain(name);
+        sound.then(|| name.to_owned())
+    })
+}
+
 /// Which of a status field and a status in the text says more (RFC 3464 §2.3.4 allows `x.0.0`
 /// where nothing else is known; the text often knows).
 pub(super) fn better_status(
@@ -164,6 +181,19 @@ mod tests {
             ("550 no", None),
         ] {
             assert_eq!(command(text).as_deref(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_read_where_one_is_named() {
+        for (text, want) in [
+            ("host mx.b.example[192.0.2.7] said: 550 no", Some("mx.b.example")),
+            ("host mx.b.example [192.0.2.7]: 550 no", Some("mx.b.example")),
+            ("... while talking to mx.b.example.: >>> DATA", Some("mx.b.example")),
+            ("localhost mx.b.example", None),
+            ("host unknown", None),
+        ] {
+            assert_eq!(host(text).as_deref(), want, "{text}");
         }
     }
 
