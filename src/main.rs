@@ -126,3 +126,14 @@ fn serve(config_file: Option<PathBuf>, mode: Mode) -> u8 {
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Arguments;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

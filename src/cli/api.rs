@@ -11,9 +11,9 @@ use super::exit;
 use crate::config::{ConfigError, Environment, Settings, load};
 use crate::http::client::{self, ClientError};
 
-/// Where the daemon is asked.
+/// Where the daemon is asked; its own name, because clap makes a group of it.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {
+pub struct DaemonArguments {
     /// The daemon's HTTP server; the configuration's http.listen unless given.
     #[arg(long, value_name = "URL")]
     api: Option<String>,
@@ -25,7 +25,7 @@ pub struct Arguments {
     config: Option<PathBuf>,
 }
 
-impl Arguments {
+impl DaemonArguments {
     /// The settings that name the daemon's addresses.
     pub(super) fn settings(&self, environment: Environment<'_>) -> Result<Settings, ApiError> {
         let loaded = load(self.config.as_deref(), environment).map_err(ApiError::Config)?;
@@ -64,14 +64,14 @@ pub(super) enum ApiError {
 impl Api {
     /// The daemon that the arguments name, else the one of the configuration.
     pub(super) fn of(
-        arguments: &Arguments,
+        arguments: &DaemonArguments,
         environment: Environment<'_>,
     ) -> Result<Self, ApiError> {
         Self::new(arguments, &arguments.settings(environment)?)
     }
 
     /// The same where the settings have been read already.
-    pub(super) fn new(arguments: &Arguments, settings: &Settings) -> Result<Self, ApiError> {
+    pub(super) fn new(arguments: &DaemonArguments, settings: &Settings) -> Result<Self, ApiError> {
         let url = match &arguments.api {
             Some(url) => url.clone(),
             None => format!("http://{}", local(&settings.http.listen).ok_or(ApiError::Nowhere)?),

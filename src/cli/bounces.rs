@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::api::{self, Api, ApiError, list, text};
+use super::api::{Api, ApiError, DaemonArguments, list, text};
 use super::{chain, complain, exit, say};
 use crate::config::Environment;
 use crate::http::client::encode;
@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    daemon: api::Arguments,
+    daemon: DaemonArguments,
 }
 
 /// Looks it up and prints one line for each recipient and each bounce.

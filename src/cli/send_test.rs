@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::api::{self, Api, ApiError, local};
+use super::api::{Api, ApiError, DaemonArguments, local};
 use super::{chain, complain, exit, say};
 use crate::clock::{Clock, Stopwatch};
 use crate::config::{Environment, Settings};
@@ -37,7 +37,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SECS", default_value_t = 60)]
     timeout: u64,
     #[command(flatten)]
-    daemon: api::Arguments,
+    daemon: DaemonArguments,
 }
 
 /// The arguments, with the configuration filled in.
