@@ -80,7 +80,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hmac", &["secret"]),
     ("sha2", &["secret"]),
     ("subtle", &["secret"]),
-    ("toml", &["config", "bounce", "cli"]),
+    ("toml", &["config"]),
     ("serde_path_to_error", &["config"]),
     ("prometheus_client", &["metrics"]),
     ("tracing_subscriber", &["daemon"]),
