@@ -173,6 +173,26 @@ impl Archive {
         }
     }
 
+    /// The last LSN in all of `log/`; reads all of it.
+    pub(super) fn last_lsn(&self) -> Result<u64, StoreError> {
+        let mut last = 0;
+        for day in self.days() {
+            for (_, path) in journal::numbered_files(&self.day_dir(day), "seg")? {
+                let data = std::fs::read(&path).map_err(|error| {
+                    StoreError::io(format!("reading {}", path.display()), error)
+                })?;
+                let range = ScanRange { from: 0, until: u64::MAX, order: ScanOrder::Any };
+                journal::scan(&data, self.seed, range, &mut |found| {
+                    if let Found::Batch(frames) = found {
+                        last = frames.iter().map(|(_, frame)| frame.lsn).fold(last, u64::max);
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(last)
+    }
+
     /// The days that are kept, newest first.
     pub(super) fn days(&self) -> Vec<u32> {
         self.known_days().iter().rev().copied().collect()
@@ -451,6 +471,20 @@ impl Archive {
     fn open_readers(&self) -> MutexGuard<'_, HashMap<(u32, u32), Arc<File>>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The store that the files of `log/` belong to, for when nothing else tells.
+pub(super) fn any_store(root: &Path) -> Result<Option<StoreUuid>, StoreError> {
+    for day in journal::list(&root.join("log"))? {
+        for (_, path) in journal::numbered_files(&day, "seg")? {
+            let octets = std::fs::read(&path)
+                .map_err(|error| StoreError::io(format!("reading {}", path.display()), error))?;
+            if let Ok(header) = layout::decode_header(&octets) {
+                return Ok(Some(header.store));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn file_name(number: u32) -> String {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
-use super::archive::Archive;
+use super::archive::{self, Archive};
 use super::disk::Disk;
 use super::entry::{Entry, Frame};
 use super::journal::{self, Found, ScanOrder, ScanRange, Segment};
@@ -81,7 +81,10 @@ pub(super) fn open(
     let files = segment_files(&paths.spool)?;
     let uuid = match &state {
         Some(state) => state.store,
-        None => files.iter().find_map(|file| file.any_store()).unwrap_or_else(new_uuid),
+        None => match files.iter().find_map(SegmentFile::any_store) {
+            Some(store) => store,
+            None => archive::any_store(&paths.root)?.unwrap_or_else(new_uuid),
+        },
     };
     if let Some(state) = &state
         && state.cleanliness == Cleanliness::Dirty
@@ -112,7 +115,11 @@ pub(super) fn open(
     };
     let checkpoint = state.map_or(Position::default(), |state| state.checkpoint);
     let next_number = files.last().map_or(1, |file| file.number.saturating_add(1));
-    let end = replay(&shared, &files, checkpoint)?;
+    let mut end = replay(&shared, &files, checkpoint)?;
+    if checkpoint.lsn == 0 {
+        // Without a state the spool alone does not tell which LSNs were given before.
+        end.lsn = end.lsn.max(shared.archive.last_lsn()?);
+    }
     sweep_bodies(&shared)?;
     let end = Position { segment: next_number, ..end };
     applier::write_checkpoint(&shared, end, Cleanliness::Dirty)?;

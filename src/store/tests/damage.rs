@@ -308,9 +308,14 @@ async fn an_index_that_breaks_while_it_is_open_is_rebuilt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_its_state_recovers_everything() {
-    for octets in [None, Some(&b"garbage"[..]), Some(b"")] {
+    for (octets, has_spool) in
+        [(None, true), (Some(&b"garbage"[..]), true), (Some(b""), true), (None, false)]
+    {
         let dir = TempDir::new();
         let (ids, bounces) = filled(&dir, true).await;
+        if !has_spool {
+            std::fs::remove_dir_all(dir.path().join("spool")).unwrap();
+        }
         let state = dir.path().join("state");
         match octets {
             Some(octets) => std::fs::write(&state, octets).unwrap(),
