@@ -143,6 +143,7 @@ fn the_external_corpus_is_read_as_well_as_promised() {
     assert!(short.is_empty(), "{}", short.join("\n"));
 }
 
+#[cfg(test)]
 fn golden_mails() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let mut found = BTreeSet::new();
@@ -157,11 +158,13 @@ fn golden_mails() -> Vec<PathBuf> {
     found.into_iter().collect()
 }
 
+#[cfg(test)]
 fn read(mail: &[u8], rules: &Rules) -> Value {
     serde_json::to_value(Parsed::new(bounce::read(mail), rules)).unwrap()
 }
 
 /// The lines that only one of the two has.
+#[cfg(test)]
 fn difference(want: &Value, found: &Value) -> String {
     let lines = |value: &Value| serde_json::to_string_pretty(value).unwrap();
     let (want, found) = (lines(want), lines(found));
@@ -347,10 +350,10 @@ fn matches<'a>(wanted: &[&'a Value], named: &[&'a Value]) -> Vec<(&'a Value, &'a
             got == text(&want["address"]).to_lowercase().trim_matches(['<', '>'])
                 || list(&want["alt"]).iter().any(|form| text(form) == got)
         };
-        let place = (0..named.len()).find(|at| !used.contains(at) && same(named[*at]));
-        if let Some(at) = place {
+        let mut free = named.iter().enumerate().filter(|(at, _)| !used.contains(at));
+        if let Some((at, got)) = free.find(|(_, got)| same(got)) {
             used.insert(at);
-            pairs.push((want, named[at]));
+            pairs.push((want, *got));
         }
     }
     pairs
