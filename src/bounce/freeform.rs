@@ -101,6 +101,10 @@ impl Reader<'_> {
             self.blank();
             return;
         }
+        if is_ruler(trimmed) {
+            self.current = None;
+            return;
+        }
         if !self.transcript(trimmed)
             && !self.alias(trimmed)
             && !self.leading(trimmed)
@@ -478,7 +482,7 @@ fn is_stray(c: char) -> bool {
 
 fn is_ruler(line: &str) -> bool {
     let line = line.trim();
-    line.len() >= 20 && line.chars().all(|c| "-_=*~".contains(c))
+    line.len() >= 20 && line.chars().all(|c| "-_=*~#".contains(c))
 }
 
 fn has_code(text: &str) -> bool {
