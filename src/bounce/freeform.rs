@@ -55,6 +55,7 @@ struct Reader<'a> {
     blanks: usize,
     rcpts: Vec<String>,
     in_rcpt: bool,
+    indent: usize,
     opening: bool,
     reply: Option<String>,
     stated: String,
@@ -105,6 +106,12 @@ impl Reader<'_> {
             self.current = None;
             return;
         }
+        let indent = line.len().saturating_sub(line.trim_start().len());
+        if self.continues(indent) {
+            self.continuation(trimmed);
+            return;
+        }
+        let known = self.candidates.len();
         if !self.transcript(trimmed)
             && !self.alias(trimmed)
             && !self.leading(trimmed)
@@ -114,9 +121,45 @@ impl Reader<'_> {
         {
             self.reason(trimmed);
         }
+        if self.candidates.len() > known {
+            self.indent = indent;
+        }
         self.blanks = 0;
         self.opening =
             trimmed.ends_with(':') && Words::of(&trimmed.to_lowercase()).has(Group::Failure);
+    }
+
+    /// Whether a line goes on with what the line above says of a recipient: it is indented
+    /// deeper than the recipient.
+    fn continues(&self, indent: usize) -> bool {
+        self.blanks == 0 && self.current.is_some() && indent > self.indent
+    }
+
+    /// A line that goes on: no address in it is a recipient of its own.
+    fn continuation(&mut self, line: &str) {
+        if self.alias(line) {
+            return;
+        }
+        let place = self.current.and_then(|at| self.candidates.get_mut(at));
+        let Some(candidate) = place else { return };
+        // `(expanded from` may stand at the end of the line, and the alias on the next.
+        let cut = ["(expanded from", "expanded from", "(generated from", "generated from"]
+            .iter()
+            .find_map(|words| candidate.reason.trim_end().strip_suffix(words))
+            .map(str::len);
+        if let Some(cut) = cut
+            && let Some(found) = address::scan(line).first()
+        {
+            candidate.reason.truncate(cut);
+            candidate.alias.get_or_insert_with(|| found.text.to_owned());
+            let rest = line.get(found.end..).unwrap_or_default();
+            let rest = rest.trim_start_matches(['>', ')', ':', ' ']).to_owned();
+            if let Some(at) = self.current.filter(|_| !rest.is_empty()) {
+                self.add_reason(at, &rest);
+            }
+            return;
+        }
+        self.reason(line);
     }
 
     /// A blank line ends a reason that already says something precise.
