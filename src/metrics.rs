@@ -1,7 +1,6 @@
 //! Counters and gauges, and their text for Prometheus.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -36,7 +35,7 @@ struct Inner {
     store_failures: Counter,
     sync_seconds: Histogram,
     queue_length: Gauge,
-    disk_free_bytes: Gauge<f64, AtomicU64>,
+    disk_free_bytes: Gauge,
     http_requests: Family<Status, Counter>,
 }
 
@@ -223,9 +222,9 @@ impl Metrics {
     }
 
     /// Mails in the queue now, and free octets where the data is kept.
-    pub fn store_gauges(&self, queue_length: usize, disk_free_bytes: f64) {
+    pub fn store_gauges(&self, queue_length: usize, disk_free_bytes: u64) {
         self.inner.queue_length.set(i64::try_from(queue_length).unwrap_or(i64::MAX));
-        self.inner.disk_free_bytes.set(disk_free_bytes);
+        self.inner.disk_free_bytes.set(i64::try_from(disk_free_bytes).unwrap_or(i64::MAX));
     }
 
     /// An HTTP request was answered.

@@ -131,6 +131,7 @@ impl Stages {
         stages.spawn("capture", parts.captures());
         stages.spawn("queue", parts.queue());
         stages.spawn("http", parts.http(http, is_dev));
+        stages.spawn("store", parts.watch_store());
         stages.spawn("housekeeping", parts.housekeeping());
         Ok(stages)
     }
@@ -285,6 +286,25 @@ impl Parts {
         http::run(listeners, state, limits, self.stop.requested())
     }
 
+    /// Shows how the store is doing in the metrics; ends when a thread of the store has died, so
+    /// that the daemon does, too, and is started again.
+    fn watch_store(&self) -> impl Future + Send + use<> {
+        let (store, metrics, stop) = (self.store.clone(), self.metrics.clone(), self.stop.clone());
+        async move {
+            loop {
+                let stats = store.stats();
+                metrics.store_gauges(stats.queue_len, stats.disk_free_bytes);
+                if stats.health == store::Health::Dead {
+                    return;
+                }
+                tokio::select! {
+                    () = stop.requested() => return,
+                    () = tokio::time::sleep(WATCH_INTERVAL) => {}
+                }
+            }
+        }
+    }
+
     /// Drops what is older than it is kept, once an hour.
     fn housekeeping(&self) -> impl Future + Send + use<> {
         let (store, stop) = (self.store.clone(), self.stop.clone());
@@ -344,5 +364,7 @@ fn given(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| !path.as_os_str().is_empty())
 }
 
+/// How often the metrics of the store are brought up to date.
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often what is too old is dropped.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);

@@ -39,6 +39,7 @@ pub use self::digest::report_digest;
 use self::record::{
     Attempt, Batch, Bounce, BounceId, ReportCaptured, ReportId, ReportReceived, Submission,
 };
+pub use self::shared::Health;
 use self::shared::{Shared, Stop, Tuning};
 use self::spool::Pin;
 use self::state::State;
@@ -191,7 +192,7 @@ pub struct Stats {
     /// How often data was synced since the start.
     pub syncs: u64,
     /// Whether writes work.
-    pub healthy: bool,
+    pub health: Health,
 }
 
 impl Store {

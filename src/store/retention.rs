@@ -1,6 +1,6 @@
 //! Keeping the disk from filling: the reserve, and the days that are dropped.
 
-use super::shared::{Health, Shared};
+use super::shared::Shared;
 use super::{Stats, StoreError};
 
 impl Shared {
@@ -42,7 +42,7 @@ impl Shared {
             checkpoint_failures: core.checkpoint_failures,
             damaged_ranges: core.damaged_ranges,
             syncs: self.disk.syncs(),
-            healthy: core.health == Health::Good,
+            health: core.health,
         }
     }
 }

@@ -129,7 +129,7 @@ pub(super) struct Position {
 
 /// Whether the disk takes writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Health {
+pub enum Health {
     /// It does.
     #[default]
     Good,
