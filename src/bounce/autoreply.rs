@@ -25,13 +25,16 @@ pub(super) fn rule(mail: &Mail<'_>) -> Option<&'static str> {
         return Some("autoreply.precedence");
     }
     let subject = headers.text("subject").unwrap_or_default().to_lowercase();
+    is_subject(&subject).then_some("autoreply.subject").or_else(|| {
+        let is_vacation = contains_ignore_case(&field("x-mailer"), "vacation");
+        is_vacation.then_some("autoreply.x-mailer")
+    })
+}
+
+/// Whether a subject (in lower case) is that of an automatic answer.
+pub(super) fn is_subject(subject: &str) -> bool {
     let subject = subject.trim_start();
-    SUBJECTS.iter().any(|start| subject.starts_with(start)).then_some("autoreply.subject").or_else(
-        || {
-            let is_vacation = contains_ignore_case(&field("x-mailer"), "vacation");
-            is_vacation.then_some("autoreply.x-mailer")
-        },
-    )
+    SUBJECTS.iter().any(|start| subject.starts_with(start))
 }
 
 /// How the subjects of automatic answers begin.

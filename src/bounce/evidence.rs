@@ -10,6 +10,10 @@ use super::notice::{Group, Words};
 pub(super) struct Evidence {
     /// A mail delivery agent is named in `From`.
     from_daemon: bool,
+    /// What is named there may as well be a person's office.
+    from_office: bool,
+    /// The subject is that of an automatic answer.
+    is_autoreply: bool,
     /// The return path is null or a mail delivery agent's.
     null_path: bool,
     /// There is an `X-Failed-Recipients` field.
@@ -53,7 +57,9 @@ impl Evidence {
             .collect();
         Self {
             from_daemon: is_daemon(&from),
-            null_path: path.trim() == "<>" || is_daemon(&path),
+            from_office: is_daemon(&from) && is_office(&from),
+            is_autoreply: super::autoreply::is_subject(&subject),
+            null_path: path.trim() == "<>" || (is_daemon(&path) && !is_office(&path)),
             failed_recipients: headers.has("x-failed-recipients"),
             is_answer: is_answer(&subject),
             subject: Words::of(&subject),
@@ -101,14 +107,20 @@ impl Evidence {
             return (Self::is_report_by_form(notice) && has_subject && !self.is_list)
                 .then_some("notice.answer-by-form");
         }
+        let has_form = has_subject || returns_mail || notice.is_structured;
+        if self.from_office && !self.null_path && !(has_form && !self.is_answer) {
+            // A postmaster is a person, too, and answers mail.
+            return None;
+        }
         if self.from_daemon && (says_so || (has_subject && (names_one || returns_mail))) {
             let is_other =
                 words.has(Group::Autoreply) && !names_one && !returns_mail && !has_subject;
             return (!is_other).then_some("notice.from-daemon");
         }
-        if self.null_path && says_so && (names_one || returns_mail || has_subject) {
-            let is_other = words.has(Group::Autoreply) && !returns_mail && !has_subject;
-            return (!is_other).then_some("notice.null-return-path");
+        if self.null_path && says_so && has_form {
+            let is_other = words.has(Group::Autoreply) || self.is_autoreply;
+            let is_report = returns_mail || (has_subject && !self.is_autoreply) || !is_other;
+            return is_report.then_some("notice.null-return-path");
         }
         if self.is_list && !returns_mail {
             return None;
@@ -153,6 +165,12 @@ fn is_daemon(value: &str) -> bool {
     value.contains("<>") || DAEMONS.iter().any(|name| value.contains(name))
 }
 
+/// Whether the only delivery agent that is named is one that people write from, too.
+fn is_office(value: &str) -> bool {
+    let rest = OFFICES.iter().fold(value.to_owned(), |rest, name| rest.replace(name, ""));
+    !is_daemon(&rest)
+}
+
 fn is_answer(subject: &str) -> bool {
     let subject = subject.trim_start();
     ["re:", "fwd:", "fw:", "aw:", "wg:", "sv:", "antw:", "tr:", "rv:", "r:", "[fwd:", "re "]
@@ -179,6 +197,9 @@ const DAEMONS: &[&str] = &[
     "microsoft outlook",
     "microsoft exchange",
 ];
+/// Those of them that people write from, too.
+const OFFICES: &[&str] =
+    &["postmaster", "system administrator", "mail administrator", "microsoft outlook"];
 /// Addresses of the notice itself that are kept.
 const OWN_MAX: usize = 50;
 /// Products that write reports in their own name.
