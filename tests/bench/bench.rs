@@ -1,8 +1,8 @@
-//! Measures the daemon: `cargo bench` for all of it, `cargo bench -- accept relay lookup kill9`
-//! for some, `--long` for the long runs.
+//! Measures the daemon: `cargo bench` for all of it, `cargo bench -- accept relay lookup parse
+//! kill9` for some, `--long` for the long runs.
 //!
 //! Nothing here fails for being slow. Each figure stands beside a baseline that is measured in
-//! the same run: the disk's own sync rate, a bare sink.
+//! the same run: the disk's own sync rate, a bare sink, mail-parser.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,6 +20,7 @@ mod accept;
 mod daemon;
 mod kill9;
 mod lookup;
+mod parse;
 mod relay;
 mod smtp;
 
@@ -39,6 +40,9 @@ fn main() {
     }
     if wanted("lookup") {
         runtime.block_on(lookup::run(long));
+    }
+    if wanted("parse") {
+        parse::run(long);
     }
     if wanted("kill9") {
         runtime.block_on(kill9::run(long));
