@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::classify::{Classification, Subject};
-use super::facts::{Facts, Original, RecipientFacts, Verdict};
+use super::facts::{Facts, RecipientFacts, Verdict};
 use super::rules::Rules;
-use crate::mail::MessageId;
+use crate::mail::{MessageId, QueueId};
 
 /// What was read from a mail, classified and flattened for people and programs.
 #[derive(Clone, Debug, Serialize)]
@@ -37,11 +37,30 @@ pub struct Parsed {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub feedback_type: Option<String>,
     /// What is known of the mail it is about.
-    pub original: Original,
+    pub original: ParsedOriginal,
     /// What was wrong with its form.
     pub defects: Vec<super::facts::Defect>,
     /// Which rule produced what.
     pub why: Vec<super::facts::Why>,
+}
+
+/// What is known of the mail that a report is about, besides its Message-ID.
+#[derive(Clone, Debug, Serialize)]
+pub struct ParsedOriginal {
+    /// The queue id in its `X-Rebound-Id` field.
+    pub rebound_id: Option<QueueId>,
+    /// Its header.
+    pub headers: Headers,
+}
+
+/// A header as JSON shows it: lower-case names, each with its values in order.
+#[derive(Clone, Debug)]
+pub struct Headers(pub Vec<(String, Vec<String>)>);
+
+impl Serialize for Headers {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, values)| (name, values)))
+    }
 }
 
 /// One recipient of a report.
@@ -93,7 +112,10 @@ impl Parsed {
             envelope_id: facts.report.envelope_id,
             queue_id: facts.report.queue_id,
             feedback_type: facts.report.feedback_type,
-            original: facts.original,
+            original: ParsedOriginal {
+                rebound_id: facts.original.rebound_id,
+                headers: Headers(facts.original.headers),
+            },
             defects: facts.defects,
             why: facts.why,
         }
