@@ -108,7 +108,7 @@ impl Evidence {
                 .then_some("notice.answer-by-form");
         }
         let has_form = has_subject || returns_mail || notice.is_structured;
-        if self.from_office && !self.null_path && !(has_form && !self.is_answer) {
+        if self.from_office && !self.null_path && (!has_form || self.is_answer) {
             // A postmaster is a person, too, and answers mail.
             return None;
         }
