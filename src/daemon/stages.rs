@@ -211,6 +211,7 @@ impl Parts {
             .map_err(|error| wrong("relay.tls_ca_file")(error.into()))?;
         let store =
             open_store(&settings, &clock).await.map_err(|error| wrong("data_dir")(error.into()))?;
+        store.count_in(metrics.clone());
         let options = capture_options(&settings);
         let capture = Capture::new(
             store.clone(),
