@@ -89,6 +89,11 @@ impl Sink {
         self.shared.mails.lock().unwrap().clone()
     }
 
+    /// The mail that arrived as number `at`, counted from 0.
+    pub(crate) fn mail(&self, at: usize) -> Option<Mail> {
+        self.shared.mails.lock().unwrap().get(at).cloned()
+    }
+
     /// Returns what `pick` finds, as soon as it finds something.
     pub(crate) fn wait_for<T>(
         &self,
