@@ -4,6 +4,8 @@
 
 use std::io::Write;
 
+use crate::mail::header::sanitized;
+
 pub mod account;
 pub mod api;
 pub mod bounces;
@@ -40,8 +42,9 @@ pub fn say(line: impl std::fmt::Display) {
     drop(written);
 }
 
-/// Writes a line to standard error.
+/// Writes a line to standard error; what stands in it of others cannot begin a line of its own.
 pub fn complain(line: impl std::fmt::Display) {
+    let line = sanitized(&line.to_string());
     let written = writeln!(std::io::stderr().lock(), "rebound: {line}");
     drop(written);
 }

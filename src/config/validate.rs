@@ -148,7 +148,7 @@ fn check_return_path(settings: &Settings) -> Result<(), Problem> {
     Ok(())
 }
 
-fn at_least_one(settings: &Settings) -> [(&'static str, u64); 17] {
+fn at_least_one(settings: &Settings) -> [(&'static str, u64); 20] {
     let Settings { submission, relay, queue, inbound, http, .. } = settings;
     let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     [
@@ -157,6 +157,7 @@ fn at_least_one(settings: &Settings) -> [(&'static str, u64); 17] {
         ("submission.recipients_max", submission.recipients_max.into()),
         ("submission.connections_max", wide(submission.connections_max)),
         ("submission.connections_per_address_max", wide(submission.connections_per_address_max)),
+        ("submission.errors_max", submission.errors_max.into()),
         ("submission.transactions_max", submission.transactions_max.into()),
         ("submission.command_timeout_secs", submission.command_timeout_secs),
         ("submission.data_timeout_secs", submission.data_timeout_secs),
@@ -167,7 +168,9 @@ fn at_least_one(settings: &Settings) -> [(&'static str, u64); 17] {
         ("relay.command_timeout_secs", relay.command_timeout_secs),
         ("queue.attempts_max_concurrent", wide(queue.attempts_max_concurrent)),
         ("inbound.message_bytes_max", inbound.message_bytes_max),
+        ("inbound.recipients_max", inbound.recipients_max.into()),
         ("inbound.connections_max", wide(inbound.connections_max)),
+        ("inbound.connections_per_address_max", wide(inbound.connections_per_address_max)),
         ("http.connections_max", wide(http.connections_max)),
     ]
 }

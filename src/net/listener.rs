@@ -111,8 +111,9 @@ impl fmt::Display for BindError {
 }
 
 impl std::error::Error for BindError {
+    /// What lies behind the system's error, which `Display` shows itself, before the remedy.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
+        self.source.source()
     }
 }
 

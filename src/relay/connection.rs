@@ -207,8 +207,16 @@ impl Connection {
         self.talk.reply(limit).await
     }
 
+    /// Whether nothing has come that was not asked for.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.talk.client.stream.is_quiet()
+    }
+
     /// Makes a used connection ready for the next mail; false when it is of no more use.
     pub(super) async fn make_ready(&mut self) -> bool {
+        if !self.is_quiet() {
+            return false;
+        }
         if !self.needs_reset {
             return true;
         }

@@ -233,8 +233,10 @@ impl Inner {
         }
     }
 
-    fn release(&self, connection: Connection) {
-        if connection.transactions >= self.settings.connection_reuse_max {
+    fn release(&self, mut connection: Connection) {
+        if !connection.is_quiet() {
+            tracing::debug!("the next hop hung up or said more than it was asked: not used again");
+        } else if connection.transactions >= self.settings.connection_reuse_max {
             tokio::spawn(connection.quit());
         } else {
             self.pool.put(connection);

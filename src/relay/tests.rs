@@ -251,6 +251,21 @@ async fn a_connection_is_used_again_and_reset_where_a_transaction_was_left() {
 }
 
 #[tokio::test]
+async fn a_word_too_many_is_not_taken_for_the_answer_to_the_next_mail() {
+    let chatty = MAIL_TAKEN.trim_end().to_owned() + "\\r\\n550 bad";
+    let first = format!("S: 220 mx\nC: EHLO *\nS: 250 mx\n{chatty}\nEOF");
+    let second = format!("S: 220 mx\nC: EHLO *\nS: 250 mx\n{MAIL_TAKEN}C: QUIT\nS: 221 bye");
+    let next_hop = Scripted::start(&[&first, &second]).await;
+    let relay = Relay::new(&settings(next_hop.address), "relay.example.com").unwrap();
+    for _ in 0..2 {
+        let outcomes = relay.deliver(&delivery(&["a@example.net"]), BODY).await;
+        assert_eq!(shown(&outcomes), ["End 250 ok"]);
+    }
+    relay.close().await;
+    assert_eq!(next_hop.bodies().await, [STUFFED, STUFFED]);
+}
+
+#[tokio::test]
 async fn a_connection_that_was_closed_while_idle_costs_no_attempt() {
     let first = format!("S: 220 mx\nC: EHLO *\nS: 250 mx\n{MAIL_TAKEN}DROP");
     let second =

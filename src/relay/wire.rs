@@ -7,7 +7,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -32,6 +32,22 @@ impl<S> Wire<S> {
     /// The reply that mail-send has just been told of.
     pub(super) fn take_reply(&mut self) -> Option<Reply> {
         self.reply.take()
+    }
+
+    /// Whether the next hop has said nothing that it was not asked for, and has not hung up.
+    ///
+    /// Another word on a connection that is used again would be taken for the answer to the next
+    /// mail.
+    pub(super) fn is_quiet(&mut self) -> bool
+    where
+        S: AsyncRead + Unpin,
+    {
+        let mut octet = [0_u8; 1];
+        let mut octet = ReadBuf::new(&mut octet);
+        let mut context = Context::from_waker(Waker::noop());
+        self.input.is_empty()
+            && self.handed.is_empty()
+            && Pin::new(&mut self.stream).poll_read(&mut context, &mut octet).is_pending()
     }
 
     /// The stream below, unless the peer has sent more than it was asked for: what stands in the

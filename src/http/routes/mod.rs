@@ -67,7 +67,8 @@ fn allow(state: &HttpState, request: &Request, scope: Scope) -> Result<(), ApiEr
         Denied::NoToken => ApiError::Unauthorized("A token is needed: Authorization: Bearer TOKEN"),
         Denied::UnknownToken => ApiError::Unauthorized("The token is not known"),
         Denied::NotLoopback => ApiError::Unauthorized(
-            "Without a token only loopback may ask; make one with `rebound token add`",
+            "Without a token only loopback may ask, under the name localhost or an IP address; \
+             make a token with `rebound token add`",
         ),
         Denied::Unreadable => ApiError::Internal("the tokens cannot be read"),
         Denied::Scope => ApiError::Forbidden(format!("The token lacks `{}`", scope.as_str())),
