@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use rebound::cli::{self, exit};
+use rebound::config::Variables;
 use rebound::daemon::{self, Mode, Start};
 
 /// An SMTP submission relay that knows what bounced.
@@ -59,7 +60,7 @@ enum Command {
 #[derive(Args)]
 struct ConfigArguments {
     /// The configuration file; without one the defaults hold.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
@@ -100,31 +101,39 @@ fn run(command: Command) -> u8 {
         Command::Serve(config) => serve(config.config, Mode::Serve),
         Command::Dev { data_dir, config } => serve(config.config, Mode::Dev(data_dir)),
         Command::Config { command: ConfigCommand::Check(config) } => {
-            cli::config::check(config.config.as_deref(), &variable)
+            cli::config::check(config.config.as_deref(), &Process)
         }
         Command::Config { command: ConfigCommand::Show { all, config } } => {
-            cli::config::show(config.config.as_deref(), all, &variable)
+            cli::config::show(config.config.as_deref(), all, &Process)
         }
         Command::Account { command: AccountCommand::Hash } => cli::account::hash(),
         Command::Token { command, config } => {
-            cli::token::run(command, config.config.as_deref(), &variable)
+            cli::token::run(command, config.config.as_deref(), &Process)
         }
-        Command::SendTest(arguments) => cli::send_test::run(&arguments, &variable),
-        Command::Bounces(arguments) => cli::bounces::run(&arguments, &variable),
-        Command::Explain(arguments) => cli::explain::run(&arguments, &variable),
+        Command::SendTest(arguments) => cli::send_test::run(&arguments, &Process),
+        Command::Bounces(arguments) => cli::bounces::run(&arguments, &Process),
+        Command::Explain(arguments) => cli::explain::run(&arguments, &Process),
         Command::Parse(arguments) => cli::parse::run(&arguments),
         Command::Classify(arguments) => cli::classify::run(&arguments),
     }
 }
 
 fn serve(config_file: Option<PathBuf>, mode: Mode) -> u8 {
-    daemon::run(&Start { config_file, mode, environment: &variable })
+    daemon::run(&Start { config_file, mode, environment: &Process })
 }
 
-/// Settings come from the environment through here and nowhere else.
-#[expect(clippy::disallowed_methods, reason = "this is what hands the environment to config")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+/// The environment of this process; settings come from it through here and nowhere else.
+struct Process;
+
+impl Variables for Process {
+    #[expect(clippy::disallowed_methods, reason = "this is what hands the environment to config")]
+    fn value(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+    }
 }
 
 #[cfg(test)]

@@ -278,7 +278,7 @@ fn rfcs_are_cited_alike() {
 fn the_readme_lists_every_setting() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let loaded = rebound::config::load(None, &|_| None).unwrap();
+    let loaded = rebound::config::load(None, &|_: &str| None).unwrap();
     let missing: Vec<String> = loaded
         .values()
         .into_iter()

@@ -4,10 +4,21 @@ use std::path::Path;
 
 use super::{complain, exit, say};
 use crate::config::{Environment, Source, load};
+use crate::daemon::{self, DaemonError};
 
-/// Reads the configuration and says whether it is good.
+/// Reads the configuration and everything it names, and says whether it is good.
 pub fn check(file: Option<&Path>, environment: Environment<'_>) -> u8 {
-    match load(file, environment) {
+    let checked = load(file, environment).map_err(DaemonError::from).and_then(|mut loaded| {
+        let by_systemd = !loaded.settings.relay.password_credential.is_empty();
+        if by_systemd && environment.value("CREDENTIALS_DIRECTORY").is_none() {
+            complain("relay.password_credential can be looked at by the systemd service only");
+        } else {
+            loaded.find_secrets(environment)?;
+        }
+        daemon::check(&loaded)?;
+        Ok(loaded)
+    });
+    match checked {
         Ok(loaded) => {
             let name =
                 loaded.file.map_or_else(|| "defaults".to_owned(), |f| f.display().to_string());

@@ -3,7 +3,7 @@
 //! Every error names where the value stands (file, line and key, or the variable) and what was
 //! expected there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,25 @@ use toml::{Spanned, Table, Value};
 
 use super::{Settings, validate};
 
-/// Looks up a variable of the environment; a test hands in its own.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// The variables of the environment; a test hands in its own.
+pub trait Variables {
+    /// The value of the variable of that name.
+    fn value(&self, name: &str) -> Option<String>;
+
+    /// The names of all variables, to find those that are misspelt; may be left empty.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl<F: Fn(&str) -> Option<String>> Variables for F {
+    fn value(&self, name: &str) -> Option<String> {
+        self(name)
+    }
+}
+
+/// Where variables are looked up.
+pub type Environment<'a> = &'a dyn Variables;
 
 /// The settings that are in force, and where each came from.
 #[derive(Clone, Debug)]
@@ -56,6 +73,17 @@ impl Loaded {
     /// Where the value of the setting with this dotted key came from.
     pub fn source(&self, key: &str) -> &Source {
         self.sources.get(key).unwrap_or(&Source::Default)
+    }
+
+    /// Reads the secrets that the settings only say the place of.
+    ///
+    /// # Errors
+    /// When a file, a systemd credential or a variable is not there or cannot be read.
+    pub fn find_secrets(&mut self, environment: Environment<'_>) -> Result<(), ConfigError> {
+        validate::find_password(&mut self.settings.relay, environment).map_err(|(key, problem)| {
+            let source = source_of(&self.sources, &key).clone();
+            ConfigError::Setting { source, key, problem }
+        })
     }
 
     /// Every setting with its dotted key and value, in order; secrets do not show.
@@ -111,7 +139,7 @@ pub fn load_over(
 
 /// The settings as they are compiled in, for tests: nothing of the environment is looked at.
 pub fn defaults() -> Settings {
-    let nothing = |_: &str| None;
+    let nothing = |_: &str| None::<String>;
     match load(None, &nothing) {
         Ok(loaded) => loaded.settings,
         Err(error) => unreachable!("the compiled-in settings are good: {error}"),
@@ -129,7 +157,7 @@ fn finish(
         key,
         problem,
     };
-    validate::complete(&mut settings, environment).map_err(wrong)?;
+    validate::complete(&mut settings, environment);
     validate::check(&settings).map_err(wrong)?;
     Ok(Loaded { settings, file: path.map(Path::to_owned), sources })
 }
@@ -252,11 +280,14 @@ fn overlay_environment(
     environment: Environment<'_>,
     sources: &mut BTreeMap<String, Source>,
 ) -> Result<(), ConfigError> {
-    for key in known_keys(table) {
-        let own = format!("REBOUND_{}", key.replace('.', "_").to_uppercase());
+    let known = known_keys(table);
+    refuse_misspelt(&known, environment)?;
+    for key in known {
+        let own = variable_of(&key);
         let alias = ALIASES.iter().find(|(_, known)| *known == key).map(|(alias, _)| *alias);
         let names = [Some(own.as_str()), alias];
-        let found = names.into_iter().flatten().find_map(|name| Some((name, environment(name)?)));
+        let found =
+            names.into_iter().flatten().find_map(|name| Some((name, environment.value(name)?)));
         if let Some((name, text)) = found {
             let source = Source::Environment(name.to_owned());
             set(table, &key, &text).map_err(|problem| ConfigError::Setting {
@@ -267,9 +298,38 @@ fn overlay_environment(
             sources.insert(key, source);
         }
     }
-    if let Some(domains) = environment(SENDER_DOMAINS) {
+    if let Some(domains) = environment.value(SENDER_DOMAINS) {
         limit_default_account(table, &domains);
         sources.insert("account".to_owned(), Source::Environment(SENDER_DOMAINS.to_owned()));
+    }
+    Ok(())
+}
+
+/// The variable that a setting with this dotted key can be given in.
+fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+/// A variable that looks like a setting and is none would be a surprise later: one that names a
+/// section, or almost a setting. Others with our prefix may belong to somebody else.
+fn refuse_misspelt(known: &[String], environment: Environment<'_>) -> Result<(), ConfigError> {
+    let names: Vec<String> = known.iter().map(|key| variable_of(key)).collect();
+    let sections = known.iter().filter_map(|key| Some(variable_of(key.split_once('.')?.0) + "_"));
+    let sections: BTreeSet<String> = sections.collect();
+    for variable in environment.names() {
+        if !variable.starts_with(PREFIX) || names.contains(&variable) {
+            continue;
+        }
+        let nearest = names.iter().min_by_key(|name| distance(&variable, name));
+        let nearest = nearest.map(String::as_str).unwrap_or_default();
+        let in_section = sections.iter().any(|section| variable.starts_with(section));
+        if in_section || distance(&variable, nearest) <= 2 {
+            return Err(ConfigError::Setting {
+                problem: format!("no setting has this variable; did you mean {nearest}?"),
+                key: String::new(),
+                source: Source::Environment(variable),
+            });
+        }
     }
     Ok(())
 }
@@ -410,6 +470,9 @@ const ALIASES: [(&str, &str); 4] = [
     ("RELAYHOST_PASSWORD_FILE", "relay.password_file"),
 ];
 
+/// What the variables of settings begin with.
+const PREFIX: &str = "REBOUND_";
+
 const SENDER_DOMAINS: &str = "ALLOWED_SENDER_DOMAINS";
 
 #[cfg(test)]
@@ -425,6 +488,10 @@ mod tests {
             found.map(|(_, value)| (*value).to_owned())
         };
         let loaded = load(Some(&path), &environment);
+        let loaded = loaded.and_then(|mut loaded| {
+            loaded.find_secrets(&environment)?;
+            Ok(loaded)
+        });
         std::fs::remove_file(&path).unwrap();
         loaded.map_err(|error| error.to_string().replace(path.to_str().unwrap(), "FILE"))
     }
@@ -543,6 +610,25 @@ mod tests {
         let error = load_text("", &[("REBOUND_RELAY_TLS_VERIFY", "perhaps")]).unwrap_err();
         let want = "environment variable REBOUND_RELAY_TLS_VERIFY: `relay.tls_verify`: `perhaps` is neither";
         assert!(error.starts_with(want), "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_refused_and_others_are_left_alone() {
+        struct Names(&'static str);
+        impl Variables for Names {
+            fn value(&self, _name: &str) -> Option<String> {
+                None
+            }
+
+            fn names(&self) -> Vec<String> {
+                vec![self.0.to_owned()]
+            }
+        }
+        let error = load(None, &Names("REBOUND_RELAY_HOSST")).unwrap_err().to_string();
+        assert!(error.ends_with("did you mean REBOUND_RELAY_HOST?"), "{error}");
+        for name in ["REBOUND_RELAY_HOST", "REBOUND_CORPUS", "PATH"] {
+            assert!(load(None, &Names(name)).is_ok(), "{name}");
+        }
     }
 
     #[test]

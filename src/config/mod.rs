@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use load::{ConfigError, Environment, Loaded, Source, defaults, load, load_over};
+pub use load::{ConfigError, Environment, Loaded, Source, Variables, defaults, load, load_over};
 pub use span::Span;
 
 use crate::mail::{Address, address::is_domain};

@@ -45,7 +45,9 @@ impl From<Span> for String {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secs = self.0.as_secs();
-        let unit = UNITS.iter().find(|(_, size)| secs > 0 && secs.is_multiple_of(*size));
+        // Weeks are read, and written as days, as the defaults have them.
+        let units = UNITS.iter().filter(|(letter, _)| *letter != 'w');
+        let unit = units.into_iter().find(|(_, size)| secs > 0 && secs.is_multiple_of(*size));
         let (letter, size) = unit.copied().unwrap_or(('s', 1));
         write!(f, "{}{letter}", secs.checked_div(size).unwrap_or(secs))
     }

@@ -14,11 +14,8 @@ use crate::secret;
 /// A dotted key and what is wrong with its value.
 type Problem = (String, String);
 
-/// Fills in what is empty and depends on the host: name, directories, files, the password.
-pub(super) fn complete(
-    settings: &mut Settings,
-    environment: Environment<'_>,
-) -> Result<(), Problem> {
+/// Fills in what is empty and depends on the host: name, directories, files.
+pub(super) fn complete(settings: &mut Settings, environment: Environment<'_>) {
     if settings.hostname.is_empty() {
         settings.hostname = host_name();
     }
@@ -35,7 +32,6 @@ pub(super) fn complete(
     };
     in_data_dir(&mut settings.return_path.key_file, "return_path.keys");
     in_data_dir(&mut settings.http.tokens_file, "tokens");
-    find_password(&mut settings.relay, environment)
 }
 
 /// Checks what must hold between the settings.
@@ -110,7 +106,11 @@ fn check_relay(relay: &Relay) -> Result<(), Problem> {
         let text = format!("`{}` is none of name, name:port, [address]:port", relay.host);
         return problem("relay.host", &text);
     }
-    if !relay.username.is_empty() && relay.password.is_empty() {
+    let has_password = !relay.password.is_empty()
+        || !relay.password_file.as_os_str().is_empty()
+        || !relay.password_credential.is_empty()
+        || !relay.password_env.is_empty();
+    if !relay.username.is_empty() && !has_password {
         return problem("relay.username", "has no password; give relay.password_file");
     }
     if !relay.username.is_empty() && relay.tls == RelayTls::None && !relay.is_loopback() {
@@ -180,7 +180,10 @@ fn problem<T>(key: &str, text: &str) -> Result<T, Problem> {
 }
 
 /// Takes the smarthost's password from wherever the settings say it is.
-fn find_password(relay: &mut Relay, environment: Environment<'_>) -> Result<(), Problem> {
+pub(super) fn find_password(
+    relay: &mut Relay,
+    environment: Environment<'_>,
+) -> Result<(), Problem> {
     let read = |key: &str, path: &Path| match fs::read_to_string(path) {
         Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
         Err(error) => problem(key, &format!("cannot read {}: {error}", path.display())),
@@ -189,7 +192,7 @@ fn find_password(relay: &mut Relay, environment: Environment<'_>) -> Result<(), 
         relay.password = read("relay.password_file", &relay.password_file)?;
     } else if !relay.password_credential.is_empty() {
         let key = "relay.password_credential";
-        let Some(dir) = environment("CREDENTIALS_DIRECTORY") else {
+        let Some(dir) = environment.value("CREDENTIALS_DIRECTORY") else {
             return problem(
                 key,
                 "there are no systemd credentials; add LoadCredential= to the unit",
@@ -197,7 +200,7 @@ fn find_password(relay: &mut Relay, environment: Environment<'_>) -> Result<(), 
         };
         relay.password = read(key, &Path::new(&dir).join(&relay.password_credential))?;
     } else if !relay.password_env.is_empty() {
-        let Some(password) = environment(&relay.password_env) else {
+        let Some(password) = environment.value(&relay.password_env) else {
             let text = format!("the environment has no variable `{}`", relay.password_env);
             return problem("relay.password_env", &text);
         };
@@ -222,8 +225,9 @@ fn host_name() -> String {
 /// `/var/lib/rebound` where it is ours to write, else the user's own place for state.
 fn default_data_dir(environment: Environment<'_>) -> PathBuf {
     let system = PathBuf::from("/var/lib/rebound");
-    let home = environment("HOME").unwrap_or_else(|| "/".to_owned());
-    let user = environment("XDG_STATE_HOME")
+    let home = environment.value("HOME").unwrap_or_else(|| "/".to_owned());
+    let user = environment
+        .value("XDG_STATE_HOME")
         .filter(|dir| dir.starts_with('/'))
         .map_or_else(|| Path::new(&home).join(".local/state"), PathBuf::from)
         .join("rebound");

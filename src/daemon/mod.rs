@@ -1,6 +1,7 @@
 //! The daemon: reads the settings, binds, opens the store, starts the stages, waits, drains.
 
 mod logging;
+mod prepare;
 mod reload;
 mod stages;
 mod systemd;
@@ -72,6 +73,14 @@ pub fn run(start: &Start<'_>) -> u8 {
     }
 }
 
+/// Whether a daemon with these settings would start: everything they name is read, nothing made.
+///
+/// # Errors
+/// With the setting that is wrong.
+pub fn check(loaded: &Loaded) -> Result<(), DaemonError> {
+    prepare::read(loaded).map(drop)
+}
+
 async fn serve(start: &Start<'_>) -> Result<(), DaemonError> {
     let (simulator, dir) = match &start.mode {
         Mode::Serve => (None, None),
@@ -83,8 +92,12 @@ async fn serve(start: &Start<'_>) -> Result<(), DaemonError> {
         (Some((_, address)), Some(dir)) => dev::defaults(dir.path(), *address),
         _ => Vec::new(),
     };
-    let load = || load_over(&base, start.config_file.as_deref(), start.environment);
-    let loaded = load().map_err(DaemonError::from)?;
+    let load = || {
+        let mut loaded = load_over(&base, start.config_file.as_deref(), start.environment)?;
+        loaded.find_secrets(start.environment)?;
+        Ok::<_, DaemonError>(loaded)
+    };
+    let loaded = load()?;
     logging::start(&loaded.settings.log);
     prepare(&loaded)?;
 
@@ -97,10 +110,13 @@ async fn serve(start: &Start<'_>) -> Result<(), DaemonError> {
         version = env!("CARGO_PKG_VERSION"),
         hostname = loaded.settings.hostname,
         data_dir = %loaded.settings.data_dir.display(),
+        submission = ?loaded.settings.submission.listen,
+        inbound = ?loaded.settings.inbound.listen,
+        http = ?loaded.settings.http.listen,
         "ready"
     );
     if loaded.settings.relay.endpoint().is_none() {
-        tracing::warn!("mail is held: no [relay] host is configured");
+        tracing::warn!("mail is held: no [relay] host is configured; set relay.host");
     }
     if start.mode != Mode::Serve {
         dev::print_hints(&loaded.settings)

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::stages;
+use super::{DaemonError, prepare};
 use crate::capture::Capture;
 use crate::cli::chain;
-use crate::config::{ConfigError, Loaded, Settings};
+use crate::config::{Loaded, Settings};
 use crate::net::tls::ServerTls;
 use crate::relay::Relay;
 
@@ -15,31 +15,31 @@ use crate::relay::Relay;
 ///
 /// Listeners, the data directory and the limits of the queue wait for a restart.
 pub(super) fn apply(
-    loaded: Result<Loaded, ConfigError>,
+    loaded: Result<Loaded, DaemonError>,
     current: &watch::Sender<Arc<Settings>>,
     tls: Option<&ServerTls>,
     relay: &Relay,
     capture: &Capture,
 ) {
-    let settings = match loaded {
-        Ok(loaded) => loaded.settings,
+    let read = loaded.and_then(|loaded| Ok((prepare::read(&loaded)?, loaded.settings)));
+    let ((rules, certificates, way), settings) = match read {
+        Ok(read) => read,
         Err(error) => {
             tracing::error!(error = chain(&error), "the configuration is not reloaded");
             return;
         }
     };
-    match stages::rules(&settings) {
-        Ok(rules) => capture.set_rules(rules),
-        Err(error) => tracing::error!(%error, "bounces.rules_file is not reloaded"),
+    match (tls, certificates) {
+        (Some(tls), Some(certificates)) => tls.adopt(&certificates),
+        (None, None) => {}
+        (None, Some(_)) | (Some(_), None) => {
+            tracing::warn!(
+                "TLS is begun or ended by a restart only; certificates stay as they are"
+            );
+        }
     }
-    if let Some(tls) = tls
-        && let Err(error) = tls.reload(&settings.tls.certificates)
-    {
-        tracing::error!(error = chain(&error), "tls.certificates are not reloaded");
-    }
-    if let Err(error) = relay.reload(&settings.relay, &settings.hostname) {
-        tracing::error!(error = chain(&error), "[relay] is not reloaded");
-    }
+    capture.set_rules(rules);
+    relay.adopt(&way);
     current.send_replace(Arc::new(settings));
     tracing::info!("reloaded certificates, accounts, the smarthost and the rules");
 }

@@ -1,7 +1,6 @@
 //! The stages: bound before anything starts, started together, ended together.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +8,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::prepare::{Prepared, given, wrong};
 use super::{DaemonError, reload};
-use crate::bounce::Rules;
 use crate::capture::{self, Capture, Forward};
 use crate::clock::Clock;
-use crate::config::{ConfigError, ForwardTo, Loaded, Settings};
+use crate::config::{ForwardTo, Loaded, Settings};
 use crate::http::{self, HttpState};
 use crate::mail::Address;
 use crate::metrics::Metrics;
@@ -151,7 +150,7 @@ impl Stages {
     }
 
     /// Takes over what may change while the daemon runs; the rest waits for a restart.
-    pub(super) fn reload(&self, loaded: Result<Loaded, ConfigError>) {
+    pub(super) fn reload(&self, loaded: Result<Loaded, DaemonError>) {
         reload::apply(loaded, &self.settings, self.tls.as_deref(), &self.relay, &self.capture);
     }
 
@@ -185,32 +184,8 @@ impl Parts {
         let settings = changes.borrow().clone();
         let clock = Clock::system();
         let metrics = Metrics::new();
-        let wrong = |key: &str| {
-            let doing = format!("{}: `{key}`", loaded.source(key));
-            move |source: Box<dyn std::error::Error + Send + Sync>| DaemonError::Config {
-                doing,
-                source,
-            }
-        };
-        let keys = KeyRing::load_or_create(&settings.return_path.key_file, clock.now())
-            .map_err(|error| wrong("return_path.key_file")(error.into()))?;
-        let keys = Arc::new(keys);
-        let rules = rules(&settings).map_err(wrong("bounces.rules_file"))?;
-        let tls = match settings.tls.certificates.as_slice() {
-            [] => None,
-            certificates => Some(Arc::new(
-                ServerTls::load(certificates)
-                    .map_err(|error| wrong("tls.certificates")(error.into()))?,
-            )),
-        };
-        if tls.is_none() && !settings.submission.tls_listen.is_empty() {
-            let text = "needs a certificate; give tls.certificates";
-            return Err(wrong("submission.tls_listen")(text.into()));
-        }
-        let relay = Relay::new(&settings.relay, &settings.hostname)
-            .map_err(|error| wrong("relay.tls_ca_file")(error.into()))?;
-        let store =
-            open_store(&settings, &clock).await.map_err(|error| wrong("data_dir")(error.into()))?;
+        let Prepared { keys, rules, tls, relay } = Prepared::new(loaded, clock.now())?;
+        let store = open_store(&settings, &clock).await.map_err(wrong(loaded, "data_dir"))?;
         store.count_in(metrics.clone());
         let options = capture_options(&settings);
         let capture = Capture::new(
@@ -326,16 +301,6 @@ impl Parts {
     }
 }
 
-/// The rules of the settings' file, or the compiled-in ones.
-pub(super) fn rules(
-    settings: &Settings,
-) -> Result<Rules, Box<dyn std::error::Error + Send + Sync>> {
-    match given(&settings.bounces.rules_file) {
-        Some(path) => Ok(Rules::parse(&std::fs::read_to_string(path)?)?),
-        None => Ok(Rules::compiled_in()),
-    }
-}
-
 async fn open_store(settings: &Settings, clock: &Clock) -> Result<Store, store::StoreError> {
     let options =
         store::Options { dir: settings.data_dir.clone(), keep: settings.retention.keep.duration() };
@@ -357,12 +322,11 @@ fn capture_options(settings: &Settings) -> capture::Options {
 }
 
 fn not_bound(loaded: &Loaded, key: &str, error: BindError) -> DaemonError {
-    DaemonError::Config { doing: format!("{}: `{key}`", loaded.source(key)), source: error.into() }
-}
-
-/// A path that is set.
-fn given(path: &Path) -> Option<&Path> {
-    Some(path).filter(|path| !path.as_os_str().is_empty())
+    let variable = key.replace('.', "_").to_uppercase();
+    DaemonError::Config {
+        doing: format!("{}: `{key}` (or REBOUND_{variable})", loaded.source(key)),
+        source: error.into(),
+    }
 }
 
 /// How often the metrics of the store are brought up to date.

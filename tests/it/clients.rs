@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::harness::daemon::{Config, Daemon, account_hash};
 use crate::harness::sink::{Mail, Sink};
 use crate::harness::smtp::submit;
-use crate::harness::{TempDir, certificate, http, program, run};
+use crate::harness::{SOON, TempDir, certificate, http, program, run, wait_for};
 
 const APP: &str = "anna@app.test";
 const TO: &str = "b@dest.test";
@@ -238,3 +238,34 @@ fn script(name: &str) -> PathBuf {
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+#[test]
+fn a_hang_up_shows_new_certificates_and_keeps_the_old_ones_where_the_new_are_bad() {
+    let place = Place::new();
+    let shown = || {
+        let script = format!(
+            "openssl s_client -connect {} -starttls smtp </dev/null 2>/dev/null \
+             | openssl x509 -noout -fingerprint -sha256",
+            place.daemon.smtp
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let old = shown();
+    assert!(old.contains("Fingerprint="), "{old}");
+
+    let key = place.dir.path().join("key.pem");
+    let good_key = std::fs::read(&key).unwrap();
+    std::fs::write(&key, "no key").unwrap();
+    place.daemon.signal("HUP");
+    wait_for("the log refuses it", SOON, || {
+        place.daemon.log().contains("the configuration is not reloaded").then_some(())
+    });
+    assert_eq!(shown(), old);
+    assert!(!place.daemon.log().contains("reloaded certificates"));
+
+    std::fs::write(&key, good_key).unwrap();
+    certificate(&place.dir);
+    place.daemon.signal("HUP");
+    wait_for("the new certificate is shown", SOON, || (shown() != old).then_some(()));
+}

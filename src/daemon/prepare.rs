@@ -1,0 +1,78 @@
+//! What the settings name and must be there before anything starts: keys, rules, certificates.
+//!
+//! The start, the reload and `rebound config check` all look here, so that what one finds good is
+//! good for the others.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::DaemonError;
+use crate::bounce::Rules;
+use crate::config::{Loaded, Settings};
+use crate::mail::Timestamp;
+use crate::net::tls::ServerTls;
+use crate::relay::Relay;
+use crate::secret::KeyRing;
+
+/// Everything that was read from the files which the settings name.
+pub(super) struct Prepared {
+    pub(super) keys: Arc<KeyRing>,
+    pub(super) rules: Rules,
+    pub(super) tls: Option<Arc<ServerTls>>,
+    pub(super) relay: Relay,
+}
+
+impl Prepared {
+    /// Reads it all, and makes the keys where there are none yet.
+    pub(super) fn new(loaded: &Loaded, now: Timestamp) -> Result<Self, DaemonError> {
+        let (rules, tls, relay) = read(loaded)?;
+        let keys = KeyRing::load_or_create(&loaded.settings.return_path.key_file, now)
+            .map_err(wrong(loaded, "return_path.key_file"))?;
+        Ok(Self { keys: Arc::new(keys), rules, tls, relay })
+    }
+}
+
+/// Reads what may change while the daemon runs, and makes nothing.
+///
+/// # Errors
+/// With the setting that names what is missing or wrong.
+pub(super) fn read(loaded: &Loaded) -> Result<(Rules, Option<Arc<ServerTls>>, Relay), DaemonError> {
+    let settings = &loaded.settings;
+    let rules = rules(settings).map_err(wrong(loaded, "bounces.rules_file"))?;
+    let tls = match settings.tls.certificates.as_slice() {
+        [] => None,
+        certificates => Some(Arc::new(
+            ServerTls::load(certificates).map_err(wrong(loaded, "tls.certificates"))?,
+        )),
+    };
+    if tls.is_none() && !settings.submission.tls_listen.is_empty() {
+        let text = "needs a certificate; give tls.certificates";
+        return Err(wrong(loaded, "submission.tls_listen")(text));
+    }
+    let relay = Relay::new(&settings.relay, &settings.hostname)
+        .map_err(wrong(loaded, "relay.tls_ca_file"))?;
+    Ok((rules, tls, relay))
+}
+
+/// An error of what the setting with this key names.
+pub(super) fn wrong<E: Into<Box<dyn Error + Send + Sync>>>(
+    loaded: &Loaded,
+    key: &str,
+) -> impl FnOnce(E) -> DaemonError + use<E> {
+    let doing = format!("{}: `{key}`", loaded.source(key));
+    move |source| DaemonError::Config { doing, source: source.into() }
+}
+
+/// A path that is set.
+pub(super) fn given(path: &Path) -> Option<&Path> {
+    Some(path).filter(|path| !path.as_os_str().is_empty())
+}
+
+/// The rules of the settings' file, or the compiled-in ones.
+fn rules(settings: &Settings) -> Result<Rules, Box<dyn Error + Send + Sync>> {
+    match given(&settings.bounces.rules_file) {
+        Some(path) => Ok(Rules::parse(&std::fs::read_to_string(path)?)?),
+        None => Ok(Rules::compiled_in()),
+    }
+}
