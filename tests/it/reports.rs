@@ -1,5 +1,7 @@
 //! Reports at the inbound listener: good, false, repeated, huge and far too many.
 
+use std::process::Command;
+
 use rebound::clock::Stopwatch;
 use serde_json::Value;
 
@@ -7,7 +9,7 @@ use crate::harness::daemon::{Config, Daemon};
 use crate::harness::report::{dsn, send};
 use crate::harness::sink::{Answer, Mail, Sink};
 use crate::harness::smtp::{Client, Queued, mail, submit};
-use crate::harness::{SOON, http, wait_for};
+use crate::harness::{SOON, TempDir, http, program, run, wait_for};
 
 const APP: &str = "anna@app.test";
 
@@ -236,4 +238,33 @@ fn a_report_that_matches_nothing_is_kept_and_listed() {
     let (status, missing) = daemon.get("/v1/bounces/never%40seen.test");
     assert_eq!((status, missing["statusCode"].as_u64()), (404, Some(404)), "{missing}");
     assert_ne!(missing["code"], Value::Null, "{missing}");
+}
+
+#[test]
+fn a_report_over_lmtp_is_taken_for_a_token_and_refused_for_strangers() {
+    let place = TempDir::new("lmtp");
+    let socket = place.path().join("lmtp");
+    let sink = Sink::start();
+    let quoted = format!("\"{}\"", socket.display());
+    let config = Config::new()
+        .verp()
+        .relay(sink.address)
+        .set("return_path", "forward_to", "\"none\"")
+        .set("inbound", "lmtp_socket", &quoted);
+    let daemon = Daemon::start(config);
+    let (queued, sent) = relayed(&sink, &daemon, "b@dest.test", "lmtp");
+    let report = place.file("report.eml", dsn(&queued.message_id, &[("b@dest.test", "failed")]));
+    let script = "import smtplib, sys\n\
+        client = smtplib.LMTP(sys.argv[1])\n\
+        refused = client.sendmail('', sys.argv[3:], open(sys.argv[2], 'rb').read())\n\
+        client.quit()\n\
+        print(sorted(refused))\n";
+    let stranger = "stranger@bounces.app.test";
+    let output = run(Command::new(program("python3", "python3"))
+        .args(["-c", script])
+        .args([&socket, &report])
+        .args([stranger, &sent.from]));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("['{stranger}']"));
+    let message = daemon.await_states(&queued.queue_id, &["bounced"]);
+    assert_eq!(message["bounces"][0]["capturedBy"], "listener", "{message:#}");
 }
