@@ -16,6 +16,14 @@ pub struct Metrics {
     inner: Arc<Inner>,
 }
 
+/// Counts a connection as open, and as closed when it is dropped, also in a panic.
+#[derive(Debug)]
+#[must_use = "the connection counts as closed once this is dropped"]
+pub struct OpenConnection {
+    metrics: Metrics,
+    server: &'static str,
+}
+
 struct Inner {
     registry: Registry,
     connections: Family<Server, Counter>,
@@ -148,15 +156,11 @@ impl Metrics {
         encode(&mut text, &self.inner.registry).map_or_else(|_e| String::new(), |()| text)
     }
 
-    /// A server took a connection.
-    pub fn connection_opened(&self, server: &'static str) {
+    /// A server took a connection; it counts as open for as long as the guard lives.
+    pub fn connection_opened(&self, server: &'static str) -> OpenConnection {
         self.inner.connections.get_or_create(&Server { server }).inc();
         self.inner.connections_open.get_or_create(&Server { server }).inc();
-    }
-
-    /// A connection ended.
-    pub fn connection_closed(&self, server: &'static str) {
-        self.inner.connections_open.get_or_create(&Server { server }).dec();
+        OpenConnection { metrics: self.clone(), server }
     }
 
     /// A server refused a connection over a limit.
@@ -233,6 +237,13 @@ impl Metrics {
     }
 }
 
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let server = Server { server: self.server };
+        self.metrics.inner.connections_open.get_or_create(&server).dec();
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -253,7 +264,7 @@ mod tests {
     fn what_is_counted_stands_in_the_text() {
         let metrics = Metrics::new();
         metrics.message_accepted();
-        metrics.connection_opened("submission");
+        let open = metrics.connection_opened("submission");
         metrics.store_synced(16, 0.001);
         let text = metrics.text();
         for line in [
@@ -261,6 +272,14 @@ mod tests {
             "rebound_connections_open{server=\"submission\"} 1",
             "rebound_store_writes_total 16",
             "rebound_store_syncs_total 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        drop(open);
+        let text = metrics.text();
+        for line in [
+            "rebound_connections_total{server=\"submission\"} 1",
+            "rebound_connections_open{server=\"submission\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

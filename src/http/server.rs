@@ -76,7 +76,7 @@ struct Server {
 impl Server {
     async fn serve(self, stream: TcpStream, peer: Option<SocketAddr>) {
         let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-        let open = Open::new(self.metrics);
+        let open = self.metrics.connection_opened("http");
         let inner = TowerToHyperService::new(self.router);
         let stopping = self.stopping.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -107,22 +107,6 @@ impl Server {
             tracing::debug!(%error, %peer, "an HTTP connection broke off");
         }
         drop(open);
-    }
-}
-
-/// Counts a connection for as long as it is open, however it ends.
-struct Open(Metrics);
-
-impl Open {
-    fn new(metrics: Metrics) -> Self {
-        metrics.connection_opened("http");
-        Self(metrics)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.connection_closed("http");
     }
 }
 

@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 
 use super::session::{Session, Shared};
 use crate::config::Settings;
-use crate::metrics::Metrics;
 use crate::net::listener::{self, Gate};
 use crate::net::shutdown::{Drained, Shutdown};
 use crate::net::tls::ServerTls;
@@ -76,7 +75,8 @@ async fn connection<S: Stream + 'static>(
     protocol: Protocol,
     shutdown: Shutdown,
 ) {
-    let open = Open::new(&context.shared.metrics);
+    let metrics = context.shared.metrics.clone();
+    let open = metrics.connection_opened(SERVER);
     let settings = Arc::clone(&context.settings.borrow());
     let Context { shared, tls, .. } = context;
     let mut session = Session::new(settings, shared, peer.clone(), protocol);
@@ -84,8 +84,9 @@ async fn connection<S: Stream + 'static>(
     let (upgrade, stop) = (tls.map(upgrade), shutdown.requested());
     let end = serve(stream, peer.clone(), None, options, upgrade, &mut session, stop).await;
     if matches!(end, SessionEnd::TlsFailed(_)) {
-        open.metrics.tls_failed(SERVER);
+        metrics.tls_failed(SERVER);
     }
+    drop(open);
     tracing::debug!(server = SERVER, %peer, ?end, "a connection has ended");
 }
 
@@ -96,24 +97,6 @@ fn upgrade<S: Stream + 'static>(tls: Arc<ServerTls>) -> Upgrade<S> {
             Ok(Secured { stream: Box::new(stream), tls })
         })
     })
-}
-
-/// Counts a connection as open, also if it ends in a panic.
-struct Open {
-    metrics: Metrics,
-}
-
-impl Open {
-    fn new(metrics: &Metrics) -> Self {
-        metrics.connection_opened(SERVER);
-        Self { metrics: metrics.clone() }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.metrics.connection_closed(SERVER);
-    }
 }
 
 /// The name in metrics and logs.

@@ -12,7 +12,6 @@ use super::door::Door;
 use super::session::Session;
 use super::verify::Verifier;
 use crate::config::Settings;
-use crate::metrics::Metrics;
 use crate::net::listener::{self, Gate};
 use crate::net::shutdown::{Drained, Shutdown};
 use crate::net::tls::ServerTls;
@@ -79,7 +78,8 @@ async fn connection(
     security: Security,
     shutdown: Shutdown,
 ) {
-    let open = Open::new(context.door.metrics());
+    let metrics = context.door.metrics().clone();
+    let open = metrics.connection_opened(SERVER);
     let peer = Peer { address: address.map(|address| address.ip()) };
     let settings = Arc::clone(&context.settings.borrow());
     let Context { door, verifier, tls, .. } = context;
@@ -100,8 +100,9 @@ async fn connection(
         (Security::Implicit, None) => return,
     };
     if matches!(end, SessionEnd::TlsFailed(_)) {
-        open.metrics.tls_failed(SERVER);
+        metrics.tls_failed(SERVER);
     }
+    drop(open);
     tracing::debug!(server = SERVER, %peer, ?end, "a connection has ended");
 }
 
@@ -112,24 +113,6 @@ fn upgrade(tls: Arc<ServerTls>) -> Upgrade<TcpStream> {
             Ok(Secured { stream: Box::new(stream), tls })
         })
     })
-}
-
-/// Counts a connection as open, also if it ends in a panic.
-struct Open {
-    metrics: Metrics,
-}
-
-impl Open {
-    fn new(metrics: &Metrics) -> Self {
-        metrics.connection_opened(SERVER);
-        Self { metrics: metrics.clone() }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.metrics.connection_closed(SERVER);
-    }
 }
 
 /// The name in metrics and logs.
@@ -147,6 +130,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::config::Certificate;
+    use crate::metrics::Metrics;
     use crate::net::shutdown::{Stopper, shutdown};
     use crate::net::tls::{ClientTls, Verify};
     use crate::secret::random_u64;
