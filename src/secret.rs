@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
@@ -239,18 +239,32 @@ pub fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Writes a new file that only its owner may read, so that a crash leaves it whole or absent.
+///
+/// What root writes belongs to the owner of the file that it replaces, else of its directory:
+/// an administrator makes tokens and keys, and the daemon's own user reads them.
 pub fn create_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = path.with_extension("partial");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(&partial)?;
     file.write_all(content)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    hand_over(&file, path, dir)?;
     file.sync_all()?;
     fs::rename(&partial, path)?;
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => fs::File::open(dir)?.sync_all(),
-        _ => Ok(()),
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Gives the file that will stand at `path` to whom it must belong.
+fn hand_over(file: &fs::File, path: &Path, dir: &Path) -> io::Result<()> {
+    let own = file.metadata()?;
+    let wanted = fs::metadata(path).or_else(|_absent| fs::metadata(dir))?;
+    let is_theirs = (own.uid(), own.gid()) == (wanted.uid(), wanted.gid());
+    // Only root can give a file away, and for anybody else there is nobody to give it to.
+    if own.uid() != ROOT || is_theirs {
+        return Ok(());
     }
+    fchown(file, Some(wanted.uid()), Some(wanted.gid()))
 }
 
 /// 19 MiB, two passes: the first choice of the OWASP password storage cheat sheet.
@@ -260,6 +274,9 @@ fn argon2id() -> Argon2<'static> {
 
 /// Octets of a key.
 pub const KEY_BYTES: usize = 32;
+
+/// The user who may give files away.
+const ROOT: u32 = 0;
 
 const TOKEN_DOMAIN: &[u8] = b"rebound return token 1\0";
 const NOTICE_DOMAIN: &[u8] = b"rebound notice 1\0";
@@ -326,6 +343,24 @@ mod tests {
         assert!(matches!(KeyRing::load_or_create(&path, now), Err(KeyError::Line(_, 1))));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(KeyRing::load_or_create(&path, now), Err(KeyError::Open(_))));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_private_file_belongs_to_the_owner_of_its_directory() {
+        let dir = std::env::temp_dir().join(format!("rebound-private-{:016x}", random_u64()));
+        fs::create_dir_all(&dir).unwrap();
+        if fs::metadata(&dir).unwrap().uid() == ROOT {
+            std::os::unix::fs::chown(&dir, Some(12_345), Some(54_321)).unwrap();
+        }
+        let owner = fs::metadata(&dir).unwrap();
+        let path = dir.join("file");
+        for content in [b"first".as_slice(), b"second"] {
+            create_private(&path, content).unwrap();
+            let made = fs::metadata(&path).unwrap();
+            assert_eq!((made.uid(), made.mode() & 0o777), (owner.uid(), 0o600));
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
         fs::remove_dir_all(&dir).unwrap();
     }
 
