@@ -131,6 +131,9 @@ impl fmt::Display for ApiError {
             Self::Token(path, _) => write!(f, "cannot read the token in {}", path.display()),
             Self::Runtime(_) => f.write_str("cannot start"),
             Self::Client(_) => f.write_str("the daemon gave no answer"),
+            Self::PeerAnswer { status: 401, message } => {
+                write!(f, "the daemon answered 401: {message}; name a file with --token-file")
+            }
             Self::PeerAnswer { status, message } => {
                 write!(f, "the daemon answered {status}: {message}")
             }

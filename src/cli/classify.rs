@@ -16,6 +16,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
     /// Replies such as `550 5.7.26 unauthenticated`; `-` reads one per line of standard input.
+    /// Where the first is a bare code, all words are one reply, so that it needs no quotes.
     #[arg(value_name = "REPLY", required = true)]
     replies: Vec<String>,
 }
@@ -40,7 +41,7 @@ pub fn run(arguments: &Arguments) -> u8 {
             Err(error) => complain(format_args!("cannot show it as JSON: {error}")),
         }
     };
-    for reply in &arguments.replies {
+    for reply in &replies(&arguments.replies) {
         if reply != "-" {
             show(reply);
             continue;
@@ -56,6 +57,12 @@ pub fn run(arguments: &Arguments) -> u8 {
         }
     }
     exit::OK
+}
+
+/// The replies as they were meant: after a bare code of three digits, all words are one reply.
+fn replies(words: &[String]) -> Vec<String> {
+    let is_code = |word: &String| word.len() == 3 && word.bytes().all(|b| b.is_ascii_digit());
+    if words.first().is_some_and(is_code) { vec![words.join(" ")] } else { words.to_vec() }
 }
 
 /// `user_unknown remove recipient (rule no-such-user)`.
@@ -76,6 +83,20 @@ fn line(found: &Classification) -> String {
 mod tests {
     use super::*;
     use crate::bounce::Rules;
+
+    #[test]
+    fn a_reply_without_quotes_is_one_reply() {
+        for (words, want) in [
+            (vec!["550", "5.7.26", "x"], vec!["550 5.7.26 x"]),
+            (vec!["550"], vec!["550"]),
+            (vec!["550 5.1.1 x", "421 busy"], vec!["550 5.1.1 x", "421 busy"]),
+            (vec!["-"], vec!["-"]),
+            (vec!["5500", "x"], vec!["5500", "x"]),
+        ] {
+            let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+            assert_eq!(replies(&words), want);
+        }
+    }
 
     #[test]
     fn the_line_says_everything_that_was_found() {

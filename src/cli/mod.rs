@@ -30,7 +30,7 @@ pub mod exit {
     pub const UNAVAILABLE: u8 = 69;
     /// It may work later.
     pub const TRY_AGAIN: u8 = 75;
-    /// The daemon refuses the token.
+    /// The daemon refuses the token, or the system refuses the file.
     pub const NOT_PERMITTED: u8 = 77;
     /// The configuration is wrong.
     pub const CONFIG: u8 = 78;

@@ -206,7 +206,14 @@ async fn watch(wait: &Wait, queue_id: &str) -> Result<Verdict, SendTestError> {
             states.iter().map(|(_, state)| Verdict::of(state)).max().unwrap_or(Verdict::Pending);
         let may_change = states.iter().any(|(_, state)| state == "relayed");
         let over = verdict < Verdict::Pending && (!may_change || quiet.elapsed() >= wait.settle);
-        if over || watching.elapsed() >= wait.limit {
+        if over {
+            return Ok(verdict);
+        }
+        if watching.elapsed() >= wait.limit {
+            if let Some(pending) = pending(&states) {
+                let waited = wait.limit.as_secs();
+                complain(format_args!("gave up after {waited} s (--timeout); pending: {pending}"));
+            }
             return Ok(verdict);
         }
         seen = message.get("version").and_then(Value::as_u64).unwrap_or(seen);
@@ -219,6 +226,14 @@ fn states(message: &Value) -> Vec<(String, String)> {
     let recipients = message.get("recipients").and_then(Value::as_array);
     let pair = |value| Some((text(value, "recipient")?, text(value, "state")?));
     recipients.into_iter().flatten().filter_map(pair).collect()
+}
+
+/// The recipients that have come to no end yet, each with its state; `None` without any.
+fn pending(states: &[(String, String)]) -> Option<String> {
+    let pending = states.iter().filter(|(_, state)| Verdict::of(state) == Verdict::Pending);
+    let shown: Vec<String> =
+        pending.map(|(recipient, state)| format!("{recipient} ({state})")).collect();
+    (!shown.is_empty()).then(|| shown.join(", "))
 }
 
 /// The words of the bounce, else of the recipient's last attempt.
@@ -263,6 +278,13 @@ impl fmt::Display for SendTestError {
             Self::Api(error) => error.fmt(f),
             Self::Nowhere(why) => f.write_str(why),
             Self::Runtime(_) => f.write_str("cannot start"),
+            Self::Submit(ClientError::Peer { source, .. })
+                if source.kind() == io::ErrorKind::ConnectionRefused =>
+            {
+                f.write_str(
+                    "cannot submit the test mail (is `rebound serve`, or `rebound dev`, running?)",
+                )
+            }
             Self::Submit(_) => f.write_str("cannot submit the test mail"),
             Self::Look(_) => f.write_str("the mail was submitted, but its state cannot be read"),
         }
@@ -312,6 +334,21 @@ mod tests {
         ] {
             let verdict = states.iter().map(|state| Verdict::of(state)).max().unwrap();
             assert_eq!(verdict.exit_code(), want, "{states:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_pending_is_named() {
+        let state = |recipient: &str, state: &str| (recipient.to_owned(), state.to_owned());
+        for (states, want) in [
+            (vec![state("a@b", "relayed"), state("c@d", "failed")], None),
+            (vec![state("a@b", "queued"), state("c@d", "failed")], Some("a@b (queued)")),
+            (
+                vec![state("a@b", "queued"), state("c@d", "deferred")],
+                Some("a@b (queued), c@d (deferred)"),
+            ),
+        ] {
+            assert_eq!(pending(&states).as_deref(), want, "{states:?}");
         }
     }
 

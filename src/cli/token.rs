@@ -1,5 +1,6 @@
 //! `rebound token add`, `list` and `revoke`: who may ask over HTTP.
 
+use std::io;
 use std::path::Path;
 
 use clap::{Subcommand, ValueEnum};
@@ -85,7 +86,10 @@ fn exit_code(error: &TokenError) -> u8 {
         TokenError::Name(_) => exit::USAGE,
         TokenError::Exists(_) | TokenError::Unknown(_) => exit::FAILED,
         TokenError::Line(..) => exit::CONFIG,
-        TokenError::Io(..) | TokenError::Random(_) => exit::TRY_AGAIN,
+        TokenError::Io(_, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            exit::NOT_PERMITTED
+        }
+        TokenError::Io(..) | TokenError::NoDirectory(_) | TokenError::Random(_) => exit::TRY_AGAIN,
     }
 }
 

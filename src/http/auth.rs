@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -52,6 +52,8 @@ pub struct TokenFile {
 pub enum TokenError {
     /// Reading or writing it failed.
     Io(PathBuf, io::Error),
+    /// The directory that would hold it is not there.
+    NoDirectory(PathBuf),
     /// A line is not of the form `name scopes created sha256`.
     Line(PathBuf, usize),
     /// There is a token of that name.
@@ -236,28 +238,10 @@ impl TokenFile {
 
     fn write(&self, tokens: &[Token]) -> Result<(), TokenError> {
         let text: String = tokens.iter().map(|token| format!("{token}\n")).collect();
-        let owner = self.owner();
-        create_private(&self.path, text.as_bytes())
-            .and_then(|()| self.hand_to(owner))
-            .map_err(|error| TokenError::Io(self.path.clone(), error))
-    }
-
-    fn hand_to(&self, owner: Option<(u32, u32)>) -> io::Result<()> {
-        let now = fs::metadata(&self.path)?;
-        match owner {
-            Some((user, group)) if (user, group) != (now.uid(), now.gid()) => {
-                chown(&self.path, Some(user), Some(group))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Who must be able to read the file: its owner, else the owner of the directory, because
-    /// an administrator makes tokens and the daemon's own user reads them.
-    fn owner(&self) -> Option<(u32, u32)> {
-        let parent = self.path.parent()?;
-        let own = fs::metadata(&self.path).or_else(|_absent| fs::metadata(parent)).ok()?;
-        Some((own.uid(), own.gid()))
+        create_private(&self.path, text.as_bytes()).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => TokenError::NoDirectory(self.path.clone()),
+            _ => TokenError::Io(self.path.clone(), error),
+        })
     }
 
     /// What changes whenever the file does; `None` without a file.
@@ -309,6 +293,15 @@ impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, _) => write!(f, "cannot read or write the tokens {}", path.display()),
+            Self::NoDirectory(path) => {
+                let path = path.display();
+                write!(
+                    f,
+                    "cannot write the tokens {path}: the directory does not exist yet; start the \
+                     daemon once, or name its configuration with --config or its data_dir with \
+                     REBOUND_DATA_DIR"
+                )
+            }
             Self::Line(path, line) => {
                 let path = path.display();
                 write!(f, "{path}, line {line}: expected `name scopes created sha256`")
@@ -328,7 +321,11 @@ impl std::error::Error for TokenError {
         match self {
             Self::Io(_, error) => Some(error),
             Self::Random(error) => Some(error.as_ref()),
-            Self::Line(..) | Self::Exists(_) | Self::Unknown(_) | Self::Name(_) => None,
+            Self::NoDirectory(_)
+            | Self::Line(..)
+            | Self::Exists(_)
+            | Self::Unknown(_)
+            | Self::Name(_) => None,
         }
     }
 }
@@ -462,6 +459,16 @@ mod tests {
         }
         assert!(matches!(tokens.add("a", &[], now), Err(TokenError::Exists(_))));
         assert!(matches!(tokens.revoke("b"), Err(TokenError::Unknown(_))));
+    }
+
+    #[test]
+    fn before_the_first_start_the_remedy_is_named() {
+        let dir = Dir::new();
+        let tokens = TokenFile::new(dir.0.join("absent").join(FILE_NAME));
+        assert!(tokens.read().unwrap().is_empty());
+        let error = tokens.add("a", &[Scope::Read], Timestamp::from_millis(0)).unwrap_err();
+        assert!(matches!(error, TokenError::NoDirectory(_)), "{error}");
+        assert!(error.to_string().contains("start the daemon once"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! is bounded in size and in time all the same.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -19,7 +20,7 @@ pub enum ClientError {
     /// The base URL is not `http://host[:port]`, or the path cannot stand in a request.
     Address(String),
     /// The daemon could not be reached.
-    Connect(String, std::io::Error),
+    Connect(String, io::Error),
     /// The conversation broke off.
     Http(String, hyper::Error),
     /// The daemon did not answer in time.
@@ -123,6 +124,12 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(url) => write!(f, "`{url}` is no address such as http://127.0.0.1:8025"),
+            Self::Connect(url, error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                write!(
+                    f,
+                    "cannot reach the daemon at {url} (is `rebound serve`, or `rebound dev`, running?)"
+                )
+            }
             Self::Connect(url, _) => write!(f, "cannot reach the daemon at {url}"),
             Self::Http(url, _) => write!(f, "the conversation with the daemon at {url} broke off"),
             Self::Timeout(url) => write!(f, "the daemon at {url} did not answer in time"),
