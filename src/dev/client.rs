@@ -169,7 +169,7 @@ fn stuffed(mail: &[u8]) -> Vec<u8> {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Peer { server, source } => write!(f, "talking to {server}: {source}"),
+            Self::Peer { server, .. } => write!(f, "talking to {server}"),
             Self::PeerSilent(server) => write!(f, "{server} did not answer in time"),
             Self::PeerGarbled(server) => write!(f, "{server} answered with no SMTP reply"),
             Self::Refused { command, reply } => write!(f, "{command} was refused: {reply}"),

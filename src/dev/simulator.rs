@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::cli::chain;
 use crate::clock::Clock;
 use crate::mail::envelope::Recipient;
 use crate::mail::{Address, EnhancedStatus, Reply, ReversePath, Timestamp};
@@ -276,7 +277,10 @@ async fn report_later(
                     tracing::warn!(%error, to = %report.to, "a simulated report was not taken");
                     return;
                 }
-                Err(error) => tracing::debug!(%error, to = %report.to, "a report is sent again"),
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::debug!(error, to = %report.to, "a report is sent again");
+                }
             }
             tokio::time::sleep(pause).await;
         }

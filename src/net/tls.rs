@@ -169,8 +169,8 @@ pub enum TlsError {
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ConfigFile { what, path, source } => {
-                write!(f, "cannot read the {what} in {}: {source}", path.display())
+            Self::ConfigFile { what, path, .. } => {
+                write!(f, "cannot read the {what} in {}", path.display())
             }
             Self::ConfigFileEmpty { what, path } => {
                 write!(f, "there is no {what} in PEM form in {}", path.display())
@@ -181,14 +181,14 @@ impl fmt::Display for TlsError {
                     rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                         write!(f, "the key in {key} does not belong to the certificate in {cert}")
                     }
-                    _ => write!(f, "cannot use certificate {cert} with key {key}: {source}"),
+                    _ => write!(f, "cannot use certificate {cert} with key {key}"),
                 }
             }
             Self::ConfigNoCertificate => f.write_str("no certificate is configured for TLS"),
             Self::NoRoots(_) => f.write_str(
                 "the system has no trusted certificates; install ca-certificates or name a CA file",
             ),
-            Self::Library(source) => write!(f, "cannot set up TLS: {source}"),
+            Self::Library(_) => f.write_str("cannot set up TLS"),
         }
     }
 }
@@ -197,6 +197,11 @@ impl std::error::Error for TlsError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::ConfigFile { source, .. } => Some(source),
+            // What it says stands in our own words.
+            Self::ConfigPair {
+                source: rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch),
+                ..
+            } => None,
             Self::ConfigPair { source, .. } | Self::Library(source) => Some(source),
             Self::NoRoots(source) => {
                 source.as_ref().map(|source| -> &(dyn std::error::Error + 'static) { source })
