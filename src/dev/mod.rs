@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `ok`, and every address not listed here, of any domain | taken and discarded: ends as `relayed` |
 //! | `550-5.1.1` | refused at RCPT with this code and status: `failed` |
-//! | `452-4.2.2` | refused at RCPT each time: `deferred`, in the end `expired` |
+//! | `452-4.2.2` | refused at RCPT each time: `deferred`; tried again after 5 s, 10 s, 30 s and then every minute, and `expired` with the first try after 2 minutes |
 //! | `450-4.2.0-once` | refused at the first try of a mail, taken at the second |
 //! | `554-5.7.1-at-data`, `554-5.7.1-at-end` | refused at DATA, or after the final dot |
 //! | `550-5.7.1-at-mail` | as the *sender's* address, in `preserve` mode: refused at MAIL |
@@ -18,8 +18,9 @@
 //!
 //! `CODE[-STATUS][-once][-at-mail|-at-rcpt|-at-data|-at-end]` and
 //! `dsn[-noheaders][-STATUS][-after-Ns]` are the whole grammar; without `-after-` a report comes
-//! after one second, and a `+tag` before the `@` is passed over. Reports look like those of Postfix and go, from `<>`, through the real
-//! inbound listener to the reverse-path that the mail came with.
+//! after one second, and a `+tag` before the `@` is passed over. Reports look like those of Postfix
+//! and go, from `<>`, through the real inbound listener to the reverse-path that the mail came
+//! with.
 
 mod address;
 pub mod client;
@@ -42,6 +43,7 @@ pub fn defaults(data_dir: &Path, simulator: SocketAddr) -> Vec<(&'static str, St
         ("relay.host", simulator.to_string()),
         ("relay.tls", "none".to_owned()),
         ("queue.retry_after", "5s,10s,30s,1m".to_owned()),
+        ("queue.lifetime", "2m".to_owned()),
         ("return_path.domain", "bounces.sim.test".to_owned()),
         ("simulator.enabled", "true".to_owned()),
     ]
