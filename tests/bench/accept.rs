@@ -14,9 +14,7 @@ pub(crate) async fn run(long: bool) {
     let dir = new_dir("accept");
     let syncs = disk_sync_rate(&dir, if long { 5000 } else { 500 });
     let daemon = Daemon::start(&dir, None);
-    for sessions in [1_usize, 16, 128] {
-        let each =
-            if long { 20_000 } else { 2_000 } / sessions.min(16) * sessions.min(4) / sessions;
+    for (sessions, mails_each) in if long { LONG } else { SHORT } {
         let (before, synced) = (
             daemon.metric("rebound_store_writes_total"),
             daemon.metric("rebound_store_syncs_total"),
@@ -24,7 +22,7 @@ pub(crate) async fn run(long: bool) {
         let started = Instant::now();
         let mut tasks = Vec::new();
         for session in 0..sessions {
-            tasks.push(tokio::spawn(submit(daemon.smtp, sessions, session, each.max(20))));
+            tasks.push(tokio::spawn(submit(daemon.smtp, sessions, session, mails_each)));
         }
         let mut times = Vec::new();
         for task in tasks {
@@ -74,3 +72,7 @@ async fn submit(port: u16, run: usize, session: usize, count: usize) -> Vec<f64>
     }
     times
 }
+
+/// Sessions at a time, and the mails that each submits.
+const SHORT: [(usize, usize); 3] = [(1, 2_000), (16, 32), (128, 20)];
+const LONG: [(usize, usize); 3] = [(1, 20_000), (16, 320), (128, 40)];

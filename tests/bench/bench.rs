@@ -1,5 +1,5 @@
-//! Measures the daemon: `cargo bench` for all of it, `cargo bench -- accept relay lookup parse
-//! kill9` for some, `--long` for the long runs.
+//! Measures the daemon: `cargo bench` for all of it, `cargo bench -- accept relay lookup parse`
+//! for some, `--long` for the long runs.
 //!
 //! Nothing here fails for being slow. Each figure stands beside a baseline that is measured in
 //! the same run: the disk's own sync rate, a bare sink, mail-parser.
@@ -18,7 +18,6 @@
 
 mod accept;
 mod daemon;
-mod kill9;
 mod lookup;
 mod parse;
 mod relay;
@@ -43,9 +42,6 @@ fn main() {
     }
     if wanted("parse") {
         parse::run(long);
-    }
-    if wanted("kill9") {
-        runtime.block_on(kill9::run(long));
     }
 }
 

@@ -8,16 +8,14 @@ use std::time::{Duration, Instant};
 
 /// A daemon that runs until it is dropped.
 pub(crate) struct Daemon {
-    pub(crate) dir: PathBuf,
+    dir: PathBuf,
     pub(crate) smtp: u16,
-    pub(crate) inbound: u16,
     pub(crate) http: u16,
-    relay: Option<u16>,
     child: Child,
 }
 
 /// A port that nobody listens on now.
-pub(crate) fn free_port() -> u16 {
+fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -32,24 +30,7 @@ pub(crate) fn new_dir(name: &str) -> PathBuf {
 impl Daemon {
     /// Starts a daemon that relays to that port of this machine, or holds its mail.
     pub(crate) fn start(dir: &Path, relay: Option<u16>) -> Self {
-        let ports = [free_port(), free_port(), free_port()];
-        Self::start_on(dir, relay, ports)
-    }
-
-    /// Kills the daemon at once and starts it again on the same data.
-    pub(crate) fn kill_and_restart(&mut self) {
-        self.kill();
-        let ports = [self.smtp, self.inbound, self.http];
-        let again = Self::start_on(&self.dir, self.relay, ports);
-        *self = again;
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn start_on(dir: &Path, relay: Option<u16>, [smtp, inbound, http]: [u16; 3]) -> Self {
+        let [smtp, inbound, http] = [free_port(), free_port(), free_port()];
         let host = relay.map_or(String::new(), |port| format!("127.0.0.1:{port}"));
         let config = dir.join("rebound.toml");
         let text = format!(
@@ -70,7 +51,7 @@ impl Daemon {
             .stderr(Stdio::from(log))
             .spawn()
             .unwrap();
-        let daemon = Self { dir: dir.to_owned(), smtp, inbound, http, relay, child };
+        let daemon = Self { dir: dir.to_owned(), smtp, http, child };
         daemon.wait_until_ready();
         daemon
     }
@@ -83,7 +64,7 @@ impl Daemon {
         }
     }
 
-    pub(crate) fn log(&self) -> String {
+    fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
@@ -103,7 +84,7 @@ impl Drop for Daemon {
 }
 
 /// One GET on a connection of its own: status and body.
-pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
+fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

@@ -72,13 +72,12 @@ pub(crate) fn mail(subject: &str, size: usize) -> Vec<u8> {
     mail.into_bytes()
 }
 
-/// Takes every mail, counts them, and keeps the subjects.
+/// Takes every mail and counts them.
 #[derive(Clone)]
 pub(crate) struct Sink {
     pub(crate) port: u16,
     count: Arc<AtomicUsize>,
     seen: watch::Receiver<usize>,
-    pub(crate) subjects: Arc<std::sync::Mutex<std::collections::HashSet<String>>>,
 }
 
 impl Sink {
@@ -87,7 +86,7 @@ impl Sink {
         let port = listener.local_addr().unwrap().port();
         let (sender, seen) = watch::channel(0);
         let count = Arc::new(AtomicUsize::new(0));
-        let sink = Self { port, count, seen, subjects: Arc::default() };
+        let sink = Self { port, count, seen };
         let (served, sender) = (sink.clone(), Arc::new(sender));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -129,7 +128,7 @@ impl Sink {
             };
             stream.get_mut().write_all(reply).await?;
             if verb == "DATA" {
-                self.take(&mut stream).await?;
+                take_mail(&mut stream).await?;
                 let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
                 stream.get_mut().write_all(b"250 2.0.0 ok: queued as SINK\r\n").await?;
                 sender.send_if_modified(|seen| {
@@ -140,21 +139,18 @@ impl Sink {
             }
         }
     }
+}
 
-    async fn take(&self, stream: &mut BufReader<TcpStream>) -> io::Result<()> {
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            if stream.read_until(b'\n', &mut line).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            if line == b".\r\n" {
-                return Ok(());
-            }
-            if let Some(subject) = line.strip_prefix(b"Subject: ") {
-                let subject = String::from_utf8_lossy(subject).trim().to_owned();
-                self.subjects.lock().unwrap().insert(subject);
-            }
+/// Reads a mail to its final dot.
+async fn take_mail(stream: &mut BufReader<TcpStream>) -> io::Result<()> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if stream.read_until(b'\n', &mut line).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if line == b".\r\n" {
+            return Ok(());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! kill -9 under load: what was acknowledged is never lost, and nothing is counted twice.
 //!
-//! `REBOUND_KILLS=50 cargo test --test it crash` is the long version.
+//! `REBOUND_KILLS=50 cargo test --release --test it crash` is the long version.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
