@@ -308,6 +308,27 @@ fn the_architecture_lists_every_limit() {
 }
 
 #[test]
+fn every_path_in_the_architecture_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("src/README.md")).unwrap();
+    // These are directories of the store, not of the sources.
+    let is_data = |path: &str| {
+        ["spool/", "log/", "index/"].into_iter().any(|directory| path.starts_with(directory))
+    };
+    let quoted = readme.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let paths: BTreeSet<&str> = quoted
+        .filter(|path| [".rs", ".txt", ".toml", "/"].iter().any(|end| path.ends_with(end)))
+        .filter(|path| !path.contains(' ') && !is_data(path))
+        .collect();
+    assert!(paths.len() > 20, "the paths were not found");
+    let missing: Vec<&str> = paths
+        .into_iter()
+        .filter(|path| !root.join("src").join(path).exists() && !root.join(path).exists())
+        .collect();
+    assert!(missing.is_empty(), "src/README.md names what is not there: {missing:?}");
+}
+
+#[test]
 fn no_file_names_a_private_place() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut wrong = Vec::new();
