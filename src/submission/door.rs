@@ -1,6 +1,7 @@
-//! The door: stamps a mail and takes it over, whichever way it came.
+//! The door: stamps a mail and takes it over.
 //!
-//! SMTP and the HTTP submit go through here, so both have the same durability and limits.
+//! It knows no SMTP: whatever brings a mail offers it here, so that limits and durability are in
+//! one place. Today that is the session of `submission/session.rs`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The JSON promised to users, for look-ups and webhooks alike.
+//! The JSON promised to users: what look-ups answer.
 //!
 //! Pure: records in, JSON out. Names, types and order are EmailEngine's where it has them.
 //! **Invariant:** what is not known is absent, never null, and a key never changes its type.
@@ -39,7 +39,7 @@ macro_rules! object {
 mod recipient;
 mod report;
 
-/// A bounce or delivery news, the same in look-ups and webhooks.
+/// A bounce or delivery news.
 ///
 /// `submission` is the mail it was tied to, `headers` the value of `messageHeaders`: from
 /// `message_headers` of the submission, else from `returned_headers` of the report.
