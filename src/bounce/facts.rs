@@ -9,7 +9,7 @@ use crate::mail::{EnhancedStatus, MessageId, QueueId, Timestamp};
 pub struct Facts {
     /// What the mail is.
     pub verdict: Verdict,
-    /// What it reports; empty unless the verdict is about deliveries or a complaint.
+    /// What it reports; empty for an auto-reply and anything else that reports nothing.
     pub report: Report,
     /// What is known of the mail that it is about.
     pub original: Original,
