@@ -55,6 +55,8 @@ enum Command {
     Parse(cli::parse::Arguments),
     /// Say what an SMTP reply means.
     Classify(cli::classify::Arguments),
+    /// Read stored reports again with the rules of today, and show what differs.
+    Reparse(cli::reparse::Arguments),
 }
 
 #[derive(Args)]
@@ -115,6 +117,7 @@ fn run(command: Command) -> u8 {
         Command::Explain(arguments) => cli::explain::run(&arguments, &Process),
         Command::Parse(arguments) => cli::parse::run(&arguments),
         Command::Classify(arguments) => cli::classify::run(&arguments),
+        Command::Reparse(arguments) => cli::reparse::run(&arguments, &Process),
     }
 }
 

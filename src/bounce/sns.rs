@@ -30,7 +30,10 @@ pub(super) fn read(text: &str, facts: &mut Facts) -> bool {
     facts.report.queue_id = value_of(text, "messageId");
     let recipients = array_of(text, list);
     for object in recipients.split('}') {
-        let Some(address) = value_of(object, "emailAddress") else { continue };
+        let address = value_of(object, "emailAddress");
+        let Some(address) = address.and_then(|text| super::address::clean(&text)) else {
+            continue;
+        };
         if facts.report.recipients.len() >= super::RECIPIENTS_MAX {
             break;
         }
@@ -139,6 +142,17 @@ mod tests {
             facts.report.recipients.iter().map(|r| r.final_recipient.as_str()).collect();
         assert_eq!(addresses, ["a@b.c", "d@e.f"]);
         assert_eq!(facts.report.recipients[0].code, Some(550));
+    }
+
+    #[test]
+    fn an_address_is_one_word_and_brings_no_line_of_its_own() {
+        let text = "{\"notificationType\":\"Bounce\",\"bounce\":{\"bouncedRecipients\":[\
+            {\"emailAddress\":\"Fred <a@b.c>\"},{\"emailAddress\":\"d@e.f\r\nBcc: x@y.z\"},\
+            {\"emailAddress\":\"\\u0000@e.f\"},{\"emailAddress\":\"\"}]}}";
+        let mut facts = Facts::default();
+        assert!(read(text, &mut facts));
+        let found = facts.report.recipients.iter().map(|r| r.final_recipient.as_str());
+        assert_eq!(found.collect::<Vec<_>>(), ["a@b.c", "d@e.f"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod correlate;
 mod evidence;
+mod reread;
 #[cfg(test)]
 mod testing;
 
@@ -21,10 +22,13 @@ use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
 use crate::secret::KeyRing;
 use crate::store::record::{
-    Attempt, Batch, Bounce, CapturedBy, Decision, Origin, ReportCaptured, ReportId, ReportReceived,
+    Attempt, Batch, Bounce, BounceKey, CapturedBy, Decision, Origin, ReportCaptured, ReportId,
+    ReportReceived,
 };
 use crate::store::{LiveMessage, ReportRecord, Store, StoreError, Ticket};
 use correlate::Ladder;
+
+pub use reread::{Change, Difference, Mode};
 
 /// The funnel; clones share it.
 #[derive(Clone)]
@@ -146,6 +150,7 @@ impl Capture {
             matched: Vec::new(),
             own_notice: self.is_own_notice(&facts),
             forward_to: None,
+            reread: false,
         };
         let mut bounces = Vec::new();
         if let Some(earlier) = self.earlier(&received)? {
@@ -156,7 +161,8 @@ impl Capture {
             if ladder.leads_to_notice() {
                 captured.own_notice = true;
             } else {
-                let read = self.bounces(&received, &facts, &ladder, captured.captured_at)?;
+                let known = self.known(&received, &ladder)?;
+                let read = self.bounces(&received, &facts, &ladder, known, captured.captured_at);
                 (bounces, captured.matched) = (read.bounces, read.matched);
                 captured.forward_to = self.forward_to(&captured, &ladder);
             }
@@ -168,21 +174,31 @@ impl Capture {
         Ok(captured)
     }
 
-    /// The bounces and news of a report that are not known yet.
+    /// The bounces that are recorded for what a report is about, or were when it came before.
+    fn known(
+        &self,
+        received: &ReportReceived,
+        ladder: &Ladder,
+    ) -> Result<HashSet<BounceKey>, StoreError> {
+        let mut known = ladder.known_keys();
+        if let Some(earlier) = self.inner.store.report_by_digest(&received.digest)? {
+            known.extend(self.inner.store.bounces_of_report(earlier)?.iter().map(|b| b.key));
+        }
+        Ok(known)
+    }
+
+    /// The bounces and news of a report, but for those that are known.
     fn bounces(
         &self,
         received: &ReportReceived,
         facts: &Facts,
         ladder: &Ladder,
+        mut known: HashSet<BounceKey>,
         now: Timestamp,
-    ) -> Result<Read, StoreError> {
+    ) -> Read {
         let rules = self.rules();
-        let mut known = ladder.known_keys();
-        if let Some(earlier) = self.inner.store.report_by_digest(&received.digest)? {
-            known.extend(self.inner.store.bounces_of_report(earlier)?.iter().map(|b| b.key));
-        }
         let Some(action) = reported_action(facts.verdict) else {
-            return Ok(Read { bounces: Vec::new(), matched: ladder.tied().into_iter().collect() });
+            return Read { bounces: Vec::new(), matched: ladder.tied().into_iter().collect() };
         };
         // A report about a delivery may fail to say whose; a return token tells all the same.
         let unnamed = [RecipientFacts { action, ..RecipientFacts::default() }];
@@ -207,7 +223,7 @@ impl Capture {
             }
             bounces.push(bounce);
         }
-        Ok(Read { bounces, matched: matched.into_iter().collect() })
+        Read { bounces, matched: matched.into_iter().collect() }
     }
 
     /// Whether a report is a notice of ours that came back, or is about one.
@@ -274,6 +290,11 @@ impl Capture {
         if captured.matched.is_empty() && !captured.own_notice {
             metrics.report_unmatched();
         }
+        self.tell_bounces(received, bounces);
+    }
+
+    fn tell_bounces(&self, received: &ReportReceived, bounces: &[Bounce]) {
+        let metrics = &self.inner.metrics;
         let report = received.id.0.to_string();
         for bounce in bounces.iter().filter(|bounce| bounce.is_failure()) {
             let category = bounce.response.classification.category.as_str();

@@ -123,6 +123,18 @@ impl TestStore {
         Self { store: Store::open(&options, clock.clone()).unwrap(), dir }
     }
 
+    /// Closes the store, of which nobody else may hold a clone, and opens it again.
+    pub(super) async fn reopen(&mut self, clock: &Clock) {
+        self.store.close().await;
+        let elsewhere = self.dir.join("empty");
+        std::fs::create_dir_all(&elsewhere).unwrap();
+        let keep = Duration::from_secs(90 * 86_400);
+        let open = |dir| Store::open(&Options { dir, keep }, clock.clone()).unwrap();
+        // The lock goes with the store that held it.
+        self.store = open(elsewhere);
+        self.store = open(self.dir.clone());
+    }
+
     /// Takes over a mail as an app hands it in.
     pub(super) async fn accept(&self, submission: Submission) {
         let mut writer = self.store.body_writer(submission.queue_id);

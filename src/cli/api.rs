@@ -86,20 +86,34 @@ impl Api {
 
     /// The answer to a GET; anything but 200 is an error.
     pub(super) async fn ask(&self, path_and_query: &str) -> Result<Value, ApiError> {
-        let asked = client::get(&self.url, path_and_query, self.token.as_deref());
-        let (status, answer) = asked.await.map_err(ApiError::Client)?;
-        if status == 200 {
-            return Ok(answer);
-        }
-        let message = answer.get("message").and_then(Value::as_str).unwrap_or("no reason");
-        Err(ApiError::PeerAnswer { status, message: message.to_owned() })
+        answered(client::get(&self.url, path_and_query, self.token.as_deref()).await)
     }
 
-    /// The same for a command that has nothing else to do.
+    /// The answer to a GET, for a command that has nothing else to do.
     pub(super) fn get(&self, path_and_query: &str) -> Result<Value, ApiError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(ApiError::Runtime)?.block_on(self.ask(path_and_query))
+        runtime()?.block_on(self.ask(path_and_query))
     }
+
+    /// The same for a POST, which changes something.
+    pub(super) fn post(&self, path_and_query: &str) -> Result<Value, ApiError> {
+        let token = self.token.as_deref();
+        runtime()?
+            .block_on(async { answered(client::post(&self.url, path_and_query, token).await) })
+    }
+}
+
+fn answered(asked: Result<(u16, Value), ClientError>) -> Result<Value, ApiError> {
+    let (status, answer) = asked.map_err(ApiError::Client)?;
+    if status == 200 {
+        return Ok(answer);
+    }
+    let message = answer.get("message").and_then(Value::as_str).unwrap_or("no reason");
+    Err(ApiError::PeerAnswer { status, message: message.to_owned() })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, ApiError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(ApiError::Runtime)
 }
 
 impl ApiError {

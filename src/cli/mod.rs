@@ -13,6 +13,7 @@ pub mod classify;
 pub mod config;
 pub mod explain;
 pub mod parse;
+pub mod reparse;
 pub mod send_test;
 pub mod token;
 

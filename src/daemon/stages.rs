@@ -250,6 +250,7 @@ impl Parts {
         let tokens = http::auth::TokenFile::configured(&self.settings);
         let state = HttpState::new(http::Parts {
             store: self.store.clone(),
+            capture: self.capture.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             auth: http::auth::Auth::new(tokens, policy),

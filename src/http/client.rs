@@ -1,4 +1,4 @@
-//! The little HTTP client of the commands: one GET over plain HTTP, the answer as JSON.
+//! The little HTTP client of the commands: one request over plain HTTP, the answer as JSON.
 //!
 //! It talks to our own daemon, so it knows no TLS, no redirect and no proxy; everything it reads
 //! is bounded in size and in time all the same.
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, Uri, header};
+use hyper::{Method, Request, Response, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -39,7 +39,28 @@ pub async fn get(
     path_and_query: &str,
     token: Option<&str>,
 ) -> Result<(u16, serde_json::Value), ClientError> {
-    let (authority, request) = request(base_url, path_and_query, token)?;
+    send(Method::GET, base_url, path_and_query, token).await
+}
+
+/// The same as a POST with an empty body.
+///
+/// # Errors
+/// As `get`.
+pub async fn post(
+    base_url: &str,
+    path_and_query: &str,
+    token: Option<&str>,
+) -> Result<(u16, serde_json::Value), ClientError> {
+    send(Method::POST, base_url, path_and_query, token).await
+}
+
+async fn send(
+    method: Method,
+    base_url: &str,
+    path_and_query: &str,
+    token: Option<&str>,
+) -> Result<(u16, serde_json::Value), ClientError> {
+    let (authority, request) = request(method, base_url, path_and_query, token)?;
     let late = || ClientError::Timeout(base_url.to_owned());
     let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&authority)).await;
     let stream = stream
@@ -63,6 +84,7 @@ pub fn encode(text: &str) -> String {
 }
 
 fn request(
+    method: Method,
     base_url: &str,
     path_and_query: &str,
     token: Option<&str>,
@@ -73,7 +95,9 @@ fn request(
     let host = base.host().filter(|host| is_plain && !host.is_empty()).ok_or_else(bad)?;
     let authority = format!("{host}:{}", base.port_u16().unwrap_or(DEFAULT_PORT));
     let path = format!("{}{path_and_query}", base.path().trim_end_matches('/'));
-    let mut builder = Request::get(path)
+    let mut builder = Request::builder()
+        .method(method)
+        .uri(path)
         .header(header::HOST, &authority)
         .header(header::ACCEPT, "application/json");
     if let Some(token) = token {
@@ -175,14 +199,15 @@ mod tests {
             ("/v1", None),
             ("", None),
         ] {
-            let got = request(url, "/health", None).ok().map(|(authority, _)| authority);
+            let got =
+                request(Method::GET, url, "/health", None).ok().map(|(authority, _)| authority);
             assert_eq!(got.as_deref(), want, "{url}");
         }
     }
 
     #[test]
     fn a_base_path_stays_in_front_and_the_token_goes_along() {
-        let (_, request) = request("http://h/rebound/", "/health", Some("t")).unwrap();
+        let (_, request) = request(Method::GET, "http://h/rebound/", "/health", Some("t")).unwrap();
         assert_eq!(request.uri(), "/rebound/health");
         assert_eq!(request.headers()["authorization"], "Bearer t");
     }

@@ -15,6 +15,7 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capture::Capture;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -32,6 +33,8 @@ pub struct HttpState {
 pub struct Parts {
     /// Where everything is looked up.
     pub store: Store,
+    /// What reads stored reports again.
+    pub capture: Capture,
     /// The time for `closed`.
     pub clock: Clock,
     /// What `/metrics` shows.
@@ -53,12 +56,12 @@ impl HttpState {
 mod tests {
     use super::auth::{Policy, Scope, TokenFile};
     use super::*;
-    use crate::bounce::{Action, Category, Classification};
+    use crate::bounce::{Action, Category, Classification, Rules};
     use crate::mail::{
         Address, Envelope, MessageId, QueueId, Recipient, Reply, ReversePath, Stage, Timestamp,
         envelope::BodyKind,
     };
-    use crate::secret::random_u64;
+    use crate::secret::{KeyRing, random_u64};
     use crate::store::Options;
     use crate::store::record::{
         Attempt, Batch, Bounce, BounceId, CapturedBy, Confidence, Decision, KeyScope, Match,
@@ -94,8 +97,17 @@ mod tests {
             let store = Store::open(&Options { dir: dir.clone(), keep }, clock.clone()).unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
+            let capture = Capture::new(
+                store.clone(),
+                Rules::compiled_in(),
+                Arc::new(KeyRing::from_secret([7; 32])),
+                clock.clone(),
+                Metrics::new(),
+                crate::capture::Options::default(),
+            );
             let state = HttpState::new(Parts {
                 store: store.clone(),
+                capture,
                 clock,
                 metrics: Metrics::new(),
                 auth: Auth::new(TokenFile::new(dir.join("tokens")), policy),
@@ -398,39 +410,82 @@ mod tests {
         server.stop().await;
     }
 
-    #[tokio::test]
-    async fn a_report_is_shown_as_read_and_given_back_as_it_arrived() {
-        let server = Server::start(Policy::Tokens, LIMITS).await;
-        let raw = b"From: x@example.com\r\nSubject: odd\r\n\r\n\x00\xff\r\n".to_vec();
-        let report_id = ReportId(id(7));
-        let received = ReportReceived {
-            id: report_id,
+    /// A report that is none.
+    fn odd_report(id: ReportId) -> ReportReceived {
+        ReportReceived {
+            id,
             received_at: NOW,
             captured_by: CapturedBy::Listener,
             reverse_path: String::new(),
             recipients: vec!["b@bounces.example".to_owned()],
             tokens: vec![],
             digest: [1; 16],
-            raw,
-        };
-        server.store.accept_report(received).unwrap().synced().await.unwrap();
-        let (status, shown) = server.get(&format!("/v1/reports/{}", report_id.0)).await;
-        assert_eq!((status, &shown["verdict"]), (200, &Value::Null));
-        let (_, list) = server.get("/v1/reports?unmatched=true").await;
-        assert_eq!(list, json!({ "reports": [] }), "it is not captured yet");
+            raw: b"From: x@example.com\r\nSubject: odd\r\n\r\n\x00\xff\r\n".to_vec(),
+        }
+    }
+
+    /// What somebody made of it.
+    fn taken_for_a_bounce(id: ReportId) -> Batch {
         let captured = ReportCaptured {
-            id: report_id,
+            id,
             captured_at: NOW,
             verdict: crate::bounce::Verdict::Bounce,
             matched: vec![],
             own_notice: false,
             forward_to: None,
+            reread: false,
         };
-        let batch = Batch {
-            bounces: vec![bounce(None, Some(report_id), 1)],
-            report: Some(captured),
-            ..Batch::default()
-        };
+        let bounces = vec![bounce(None, Some(id), 1)];
+        Batch { bounces, report: Some(captured), ..Batch::default() }
+    }
+
+    #[tokio::test]
+    async fn what_reports_say_now_is_shown_to_readers_and_recorded_for_admins() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        let report_id = ReportId(id(7));
+        server.store.accept_report(odd_report(report_id)).unwrap().synced().await.unwrap();
+        let batch = taken_for_a_bounce(report_id);
+        server.store.commit(batch).unwrap().synced().await.unwrap();
+        let path = "/v1/reports/differences?since=2022-10-12";
+        let (status, shown) = server.get(path).await;
+        assert_eq!((status, &shown["read"]), (200, &json!(1)));
+        let report = &shown["reports"][0];
+        assert_eq!(report["verdict"], json!({ "was": "bounce", "now": "other" }));
+        assert_eq!(report["recipients"][0]["change"], "withdrawn");
+        assert_eq!(report["written"], false);
+
+        let base = format!("http://{}", server.address);
+        let (status, _) = client::post(&base, path, None).await.unwrap();
+        assert!(matches!(status, 401 | 403), "{status}: nobody writes without a token");
+        let tokens = TokenFile::new(server.dir.join("tokens"));
+        let reader = tokens.add("reader", &[Scope::Read], NOW).unwrap();
+        let admin = tokens.add("admin", &[Scope::Admin], NOW).unwrap();
+        let (status, _) = client::post(&base, path, Some(&reader)).await.unwrap();
+        assert_eq!(status, 403);
+        let (status, applied) = client::post(&base, path, Some(&admin)).await.unwrap();
+        assert_eq!((status, &applied["reports"][0]["written"]), (200, &json!(true)));
+        let record = server.store.report(report_id).unwrap().unwrap();
+        assert_eq!(record.captured.unwrap().verdict, crate::bounce::Verdict::Other);
+        let (_, applied) = client::post(&base, path, Some(&admin)).await.unwrap();
+        assert_eq!(applied["reports"][0]["written"], false, "there is nothing more to record");
+        for wrong in ["since=yesterday", "cursor=x", "pageSize=0", "apply=true"] {
+            let (status, _) =
+                server.get_as(&format!("/v1/reports/differences?{wrong}"), Some(&reader)).await;
+            assert_eq!(status, 400, "{wrong}");
+        }
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_report_is_shown_as_read_and_given_back_as_it_arrived() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        let report_id = ReportId(id(7));
+        server.store.accept_report(odd_report(report_id)).unwrap().synced().await.unwrap();
+        let (status, shown) = server.get(&format!("/v1/reports/{}", report_id.0)).await;
+        assert_eq!((status, &shown["verdict"]), (200, &Value::Null));
+        let (_, list) = server.get("/v1/reports?unmatched=true").await;
+        assert_eq!(list, json!({ "reports": [] }), "it is not captured yet");
+        let batch = taken_for_a_bounce(report_id);
         server.store.commit(batch).unwrap().synced().await.unwrap();
         let (_, shown) = server.get(&format!("/v1/reports/{}", report_id.0)).await;
         assert_eq!(shown["verdict"], "bounce");

@@ -117,6 +117,7 @@ mod tests {
             matched: Vec::new(),
             own_notice: false,
             forward_to: None,
+            reread: false,
         };
         Batch { report: Some(report), ..Batch::default() }
     }

@@ -43,6 +43,15 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Reads `2022-10-12T12:10:40Z` (RFC 3339), or `2022-10-12` for the start of that day in UTC.
+    pub fn parse(text: &str) -> Option<Self> {
+        let moment = match text.parse::<jiff::civil::Date>() {
+            Ok(day) if text.len() == 10 => day.to_zoned(TimeZone::UTC).ok()?.timestamp(),
+            _ => text.parse::<jiff::Timestamp>().ok()?,
+        };
+        u64::try_from(moment.as_millisecond()).ok().map(Self)
+    }
+
     /// `2022-10-12T12:10:40.980Z`, the form of every date in JSON (RFC 3339).
     pub fn rfc3339(self) -> String {
         self.format("%Y-%m-%dT%H:%M:%S%.3fZ")
@@ -82,6 +91,21 @@ mod tests {
         assert_eq!(moment.rfc3339(), "2022-10-12T12:10:40.980Z");
         assert_eq!(moment.rfc5322(), "Wed, 12 Oct 2022 12:10:40 +0000");
         assert_eq!(moment.day(), 20_221_012);
+    }
+
+    #[test]
+    fn moments_and_days_are_read() {
+        for (text, millis) in [
+            ("2022-10-12T12:10:40.980Z", Some(1_665_576_640_980)),
+            ("2022-10-12T14:10:40.980+02:00", Some(1_665_576_640_980)),
+            ("2022-10-12", Some(1_665_532_800_000)),
+            ("1969-12-31", None),
+            ("2022-13-01", None),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(Timestamp::parse(text).map(Timestamp::as_millis), millis, "{text}");
+        }
     }
 
     #[test]

@@ -467,6 +467,7 @@ async fn a_report_is_forwarded_once_as_mail_of_ours() {
             matched: Vec::new(),
             own_notice: false,
             forward_to: Some(forward_to.to_owned()),
+            reread: false,
         };
         (received, captured)
     };

@@ -174,7 +174,7 @@ impl Entry {
                 let day = mark.id.0.time().day();
                 let key = layout::report_key(mark.id, ReportPart::Captured);
                 let mut rows = vec![row(day, key, &place)];
-                if is_unmatched(mark) {
+                if mark.is_unmatched() {
                     rows.push(row(day, layout::unmatched_key(mark.id), &[]));
                 }
                 rows
@@ -195,11 +195,6 @@ impl Frame {
         self.payload.truncate(self.log_len);
         self.payload.shrink_to_fit();
     }
-}
-
-/// Whether a captured report is one of those that match nothing.
-pub(super) fn is_unmatched(mark: &ReportCaptured) -> bool {
-    mark.matched.is_empty() && !mark.own_notice
 }
 
 /// Whether two Message-IDs are the same.

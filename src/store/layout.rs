@@ -327,6 +327,17 @@ pub(super) fn report_key(id: ReportId, part: ReportPart) -> Vec<u8> {
     joined(b'p', &[id.0.as_bytes(), &[part]])
 }
 
+/// All `'p'` keys.
+pub(super) fn report_prefix() -> Vec<u8> {
+    vec![b'p']
+}
+
+/// The report of a `'p'` key; `None` for the row of the report itself, which may not be captured.
+pub(super) fn captured_report_of(key: &[u8]) -> Option<ReportId> {
+    let (part, rest) = key.split_last()?;
+    (*part == 1).then(|| id_of(rest).map(ReportId)).flatten()
+}
+
 /// Which half of a report a row points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReportPart {

@@ -80,7 +80,7 @@ impl Live {
             }
             Entry::Captured(mark) => {
                 self.uncaptured.remove(&mark.id);
-                if mark.forward_to.is_some() {
+                if mark.owes_forward() {
                     self.forwards.insert(mark.id, Arc::clone(mark));
                 }
                 None

@@ -1,11 +1,14 @@
 //! Look-ups: what is pending first, then the index, so that every write is seen at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use super::entry::{self, Entry};
 use super::layout::{self, Location, ReportPart};
 use super::pending::PendingMessage;
-use super::record::{Attempt, Bounce, BounceId, ReportCaptured, ReportId, ReportReceived};
+use super::record::{
+    Attempt, Bounce, BounceId, BounceKey, ReportCaptured, ReportId, ReportReceived,
+};
 use super::shared::Shared;
 use super::{MessageRecord, Missing, ReportRecord, StoreError};
 use crate::mail::{MessageId, QueueId, Timestamp};
@@ -123,19 +126,15 @@ impl Shared {
 
     pub(super) fn bounces_of_report(&self, id: ReportId) -> Result<Vec<Bounce>, StoreError> {
         let pending = self.core().pending.report(id);
-        let mut bounces: Vec<Bounce> = Vec::new();
+        let mut bounces = Latest::default();
         let prefix = layout::report_bounce_prefix(id);
         for (_, value) in self.archive.scan(id.0.time().day(), &prefix, None, usize::MAX)? {
             if let Some(Entry::Bounce(bounce)) = self.entry(&value)? {
-                bounces.push(bounce.as_ref().clone());
+                bounces.put(&bounce);
             }
         }
-        for bounce in pending.bounces {
-            if !bounces.iter().any(|known| known.id == bounce.id) {
-                bounces.push(bounce.as_ref().clone());
-            }
-        }
-        Ok(bounces)
+        pending.bounces.iter().for_each(|bounce| bounces.put(bounce));
+        Ok(bounces.bounces)
     }
 
     pub(super) fn unmatched_reports(
@@ -146,7 +145,7 @@ impl Shared {
         let is_before = |id: &ReportId| before.is_none_or(|before| *id < before);
         let mut found: BTreeSet<ReportId> = {
             let core = self.core();
-            let marks = core.pending.marks().filter(|mark| entry::is_unmatched(mark));
+            let marks = core.pending.marks().filter(|mark| mark.is_unmatched());
             marks.map(|mark| mark.id).filter(is_before).collect()
         };
         let after = before.map(layout::unmatched_key);
@@ -163,6 +162,35 @@ impl Shared {
             );
         }
         Ok(found.into_iter().rev().take(max).collect())
+    }
+
+    /// Captured reports that arrived at `from` or later, behind `after`, oldest first.
+    pub(super) fn captured_reports(
+        &self,
+        from: Timestamp,
+        after: Option<ReportId>,
+        max: usize,
+    ) -> Result<Vec<ReportId>, StoreError> {
+        let before = QueueId::new(from.minus(Duration::from_millis(1)), u32::MAX);
+        let after = after.unwrap_or(ReportId(before)).max(ReportId(before));
+        let mut found: BTreeSet<ReportId> =
+            self.core().pending.marks().map(|mark| mark.id).filter(|id| *id > after).collect();
+        let key = layout::report_key(after, ReportPart::Captured);
+        let mut from_days: usize = 0;
+        let days = self.archive.days().into_iter().rev();
+        for day in days.filter(|day| *day >= after.0.time().day()) {
+            if from_days >= max {
+                break;
+            }
+            // Each report has up to two rows.
+            let rows = max.saturating_mul(2);
+            let rows = self.archive.scan(day, &layout::report_prefix(), Some(&key), rows)?;
+            let ids: BTreeSet<ReportId> =
+                rows.iter().filter_map(|(key, _)| layout::captured_report_of(key)).collect();
+            from_days = from_days.saturating_add(ids.len());
+            found.extend(ids);
+        }
+        Ok(found.into_iter().take(max).collect())
     }
 
     /// Whether a bounce of a submission is in the index.
@@ -197,7 +225,7 @@ impl Shared {
         pending: PendingMessage,
     ) -> Result<(Vec<Attempt>, Vec<Bounce>), StoreError> {
         let mut attempts: Vec<Attempt> = Vec::new();
-        let mut bounces: Vec<Bounce> = Vec::new();
+        let mut bounces = Latest::default();
         let prefix = layout::event_prefix(queue_id);
         for (_, value) in self.archive.scan(queue_id.time().day(), &prefix, None, usize::MAX)? {
             match self.entry(&value)? {
@@ -205,7 +233,7 @@ impl Shared {
                     attempts.push(attempt.as_ref().clone());
                 }
                 Some(Entry::Bounce(bounce)) if bounce.queue_id == Some(queue_id) => {
-                    bounces.push(bounce.as_ref().clone());
+                    bounces.put(&bounce);
                 }
                 _ => {}
             }
@@ -218,12 +246,8 @@ impl Shared {
                 attempts.push(attempt.as_ref().clone());
             }
         }
-        for bounce in pending.bounces {
-            if !bounces.iter().any(|known| known.key == bounce.key) {
-                bounces.push(bounce.as_ref().clone());
-            }
-        }
-        Ok((attempts, bounces))
+        pending.bounces.iter().for_each(|bounce| bounces.put(bounce));
+        Ok((attempts, bounces.bounces))
     }
 
     /// Adds bounces from the days, newest first, until there are enough.
@@ -277,6 +301,25 @@ impl Shared {
     }
 }
 
+/// Bounces in the order in which they were made, each as it was read last.
+#[derive(Default)]
+struct Latest {
+    bounces: Vec<Bounce>,
+    places: HashMap<([u8; 10], BounceKey), usize>,
+}
+
+impl Latest {
+    /// Adds a bounce, or puts it in the place of what it revises.
+    fn put(&mut self, bounce: &Bounce) {
+        let name = (layout::bounce_id_bytes(bounce), bounce.key);
+        let place = *self.places.entry(name).or_insert(self.bounces.len());
+        match self.bounces.get_mut(place) {
+            Some(known) => known.clone_from(bounce),
+            None => self.bounces.push(bounce.clone()),
+        }
+    }
+}
+
 /// The newest bounces of all that are added, each once.
 struct Newest {
     max: usize,
@@ -288,8 +331,9 @@ impl Newest {
         Self { max, bounces: std::collections::BTreeMap::new() }
     }
 
+    /// What is pending is added first, and is what was said last.
     fn add(&mut self, bounce: Bounce) {
-        self.bounces.insert(layout::bounce_id_bytes(&bounce), bounce);
+        self.bounces.entry(layout::bounce_id_bytes(&bounce)).or_insert(bounce);
     }
 
     fn into_iter(self) -> impl Iterator<Item = Bounce> {

@@ -89,6 +89,7 @@ pub type BodyReader = Box<dyn AsyncRead + Send + Unpin>;
 
 /// A write that is under way.
 #[must_use = "nothing is acknowledged before it is synced"]
+#[derive(Debug)]
 pub struct Ticket(oneshot::Receiver<Result<(), StoreError>>);
 
 /// A mail in the queue.
@@ -387,6 +388,16 @@ impl Store {
         max: usize,
     ) -> Result<Vec<ReportId>, StoreError> {
         self.shared.unmatched_reports(before, max)
+    }
+
+    /// Captured reports that arrived at `from` or later, behind `after`, oldest first.
+    pub fn captured_reports(
+        &self,
+        from: Timestamp,
+        after: Option<ReportId>,
+        max: usize,
+    ) -> Result<Vec<ReportId>, StoreError> {
+        self.shared.captured_reports(from, after, max)
     }
 
     /// Drops the days that are older than `Options::keep`. Removes files, so it may block.

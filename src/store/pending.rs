@@ -160,12 +160,12 @@ impl Pending {
         let id = layout::bounce_id_bytes(bounce);
         let address = layout::address_hash(&bounce.recipient);
         if let Some(bounces) = self.recipients.get_mut(&address) {
-            bounces.remove(&id);
+            remove_same(bounces, &id, bounce);
             if bounces.is_empty() {
                 self.recipients.remove(&address);
             }
         }
-        self.recent.remove(&id);
+        remove_same(&mut self.recent, &id, bounce);
         if let Some(queue_id) = bounce.queue_id {
             self.change_message(queue_id, |message| {
                 message.bounces.retain(|other| !Arc::ptr_eq(other, bounce));
@@ -197,6 +197,13 @@ impl Pending {
                 self.reports.remove(&id);
             }
         }
+    }
+}
+
+/// Takes a bounce out unless what revises it stands in its place.
+fn remove_same(bounces: &mut BTreeMap<[u8; 10], Arc<Bounce>>, id: &[u8; 10], bounce: &Arc<Bounce>) {
+    if bounces.get(id).is_some_and(|other| Arc::ptr_eq(other, bounce)) {
+        bounces.remove(id);
     }
 }
 

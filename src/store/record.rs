@@ -282,6 +282,21 @@ pub struct ReportCaptured {
     /// Where it is to be forwarded; empty when it is not.
     #[serde(default)]
     pub forward_to: Option<String>,
+    /// Whether an earlier mark said where it goes on to: this one owes no forwarding.
+    #[serde(default)]
+    pub reread: bool,
+}
+
+impl ReportCaptured {
+    /// Whether the report is one of those that match nothing.
+    pub fn is_unmatched(&self) -> bool {
+        self.matched.is_empty() && !self.own_notice
+    }
+
+    /// Whether the report is to be forwarded because of this mark.
+    pub fn owes_forward(&self) -> bool {
+        self.forward_to.is_some() && !self.reread
+    }
 }
 
 /// A notice that has been written: the debt it settles.
@@ -354,6 +369,9 @@ pub struct Batch {
     pub attempts: Vec<Attempt>,
     /// Bounces and delivery news.
     pub bounces: Vec<Bounce>,
+    /// Known bounces as they are read now: each takes the place of the one with its id, whose
+    /// key, date, recipient, submission, report and action it must have. Both stay in the journal.
+    pub revisions: Vec<Bounce>,
     /// The mark that a report has been captured.
     pub report: Option<ReportCaptured>,
     /// Debts that are settled.

@@ -84,7 +84,7 @@ impl Spool {
             Entry::Report(report) => self.pin(Pin::Report(report.id), place),
             Entry::Captured(mark) => {
                 self.release(Pin::Report(mark.id));
-                if mark.forward_to.is_some() {
+                if mark.owes_forward() {
                     self.pin(Pin::Forward(mark.id), place);
                 }
             }

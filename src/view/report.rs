@@ -136,6 +136,7 @@ mod tests {
             matched: vec![id(2)],
             own_notice: false,
             forward_to: Some("app@example.com".to_owned()),
+            reread: false,
         };
         let mut facts = Facts {
             verdict: Verdict::Bounce,

@@ -4,6 +4,7 @@ mod bounces;
 mod health;
 mod messages;
 mod reports;
+mod reread;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::Value;
 
@@ -31,12 +32,17 @@ pub(super) fn router(state: HttpState) -> Router {
         .route("/v1/bounces/{*id}", get(bounces::of_message))
         .route("/v1/messages/{*id}", get(messages::timeline_or_wait))
         .route("/v1/reports", get(reports::list))
+        .route("/v1/reports/differences", get(reread::show))
         .route("/v1/reports/{id}", get(reports::one))
         .route("/v1/reports/{id}/source", get(reports::source))
         .route("/metrics", get(health::metrics))
         .route_layer(middleware::from_fn_with_state(state.clone(), reader));
+    let changing = Router::new()
+        .route("/v1/reports/differences", post(reread::apply))
+        .route_layer(middleware::from_fn_with_state(state.clone(), admin));
     let open = Router::new().route("/health", get(health::health));
     reading
+        .merge(changing)
         .merge(open)
         .method_not_allowed_fallback(async || ApiError::Method)
         .fallback(async || not_found("NotFound", "There is no such path", None))
@@ -47,6 +53,14 @@ pub(super) fn router(state: HttpState) -> Router {
 /// Lets those through who may look things up.
 async fn reader(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     match allow(&state, &request, Scope::Read) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Lets those through who may change what is there.
+async fn admin(State(state): State<HttpState>, request: Request, next: Next) -> Response {
+    match allow(&state, &request, Scope::Admin) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up, not_found, queue_id};
 use crate::bounce;
 use crate::http::query::Query;
-use crate::store::record::ReportId;
+use crate::store::record::{ReportCaptured, ReportId};
 use crate::store::{Missing, ReportRecord, Store};
 use crate::view;
 
@@ -27,7 +27,12 @@ pub(super) async fn list(
         let ids = store.unmatched_reports(before.map(ReportId), page_size)?;
         let mut reports = Vec::with_capacity(ids.len());
         for id in &ids {
-            reports.extend(store.report(*id)?.ok().map(|record| view::report_summary(&record)));
+            // One that was read again may match something by now.
+            let is_unmatched = |record: &ReportRecord| {
+                record.captured.as_ref().is_none_or(ReportCaptured::is_unmatched)
+            };
+            let record = store.report(*id)?.ok().filter(is_unmatched);
+            reports.extend(record.as_ref().map(view::report_summary));
         }
         let mut page = json!({ "reports": reports });
         if let (Some(last), Value::Object(map)) = (ids.last(), &mut page)

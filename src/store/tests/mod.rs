@@ -202,6 +202,7 @@ pub(super) fn mark(id: ReportId, forward_to: Option<&str>) -> ReportCaptured {
         matched: Vec::new(),
         own_notice: false,
         forward_to: forward_to.map(str::to_owned),
+        reread: false,
     }
 }
 

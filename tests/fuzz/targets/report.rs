@@ -24,7 +24,6 @@ fuzz_target!(|mail: &[u8]| {
     );
     let bytes_max = mail.len() * 4 + (1 << 20);
     assert!(bytes(&facts) <= bytes_max, "{} octets of facts from {}", bytes(&facts), mail.len());
-    assert_eq!(bounce::read(mail), facts, "read twice, it says two things");
 });
 
 fn bytes(facts: &Facts) -> usize {
