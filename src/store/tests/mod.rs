@@ -210,7 +210,8 @@ pub(super) fn mark(id: ReportId, forward_to: Option<&str>) -> ReportCaptured {
 pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let waiting = async {
         while !is_so() {
-            tokio::task::yield_now().await;
+            // Asking without a pause would keep the lock from the threads that are waited for.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(20), waiting).await.is_ok(), "{what}");
