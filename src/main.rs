@@ -83,7 +83,11 @@ enum ConfigCommand {
 #[derive(Subcommand)]
 enum AccountCommand {
     /// Read a password from standard input and print its hash.
-    Hash,
+    Hash {
+        /// Make a verifier of SCRAM-SHA-256, with which the password need not be sent.
+        #[arg(long)]
+        scram: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -108,7 +112,7 @@ fn run(command: Command) -> u8 {
         Command::Config { command: ConfigCommand::Show { all, config } } => {
             cli::config::show(config.config.as_deref(), all, &Process)
         }
-        Command::Account { command: AccountCommand::Hash } => cli::account::hash(),
+        Command::Account { command: AccountCommand::Hash { scram } } => cli::account::hash(scram),
         Command::Token { command, config } => {
             cli::token::run(command, config.config.as_deref(), &Process)
         }

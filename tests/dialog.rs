@@ -41,9 +41,10 @@ use rebound::mail::envelope::{BodyKind, Recipient};
 use rebound::mail::{Address, Reply};
 use rebound::net::shutdown::{Stopper, shutdown};
 use rebound::net::tls::{ClientTls, ServerTls, Verify};
+use rebound::secret::{ScramVerifier, base64_decode};
 use rebound::smtp::{
-    Auth, BareNewline, Hello, HelloKind, MailCommand, Peer, Protocol, Secured, Service, SessionEnd,
-    SessionOptions, Stream, Upgrade, serve,
+    Auth, BareNewline, Hello, HelloKind, MailCommand, Peer, Protocol, ScramChallenge, ScramProof,
+    Secured, Service, SessionEnd, SessionOptions, Stream, Upgrade, serve,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -222,6 +223,7 @@ impl Script {
                     _ => panic!("{}: auth {value}?", self.name),
                 }
             }
+            "scram" => options.scram = true,
             "hostname" => options.hostname = value.to_owned(),
             "message_bytes_max" => options.message_bytes_max = value.parse().unwrap(),
             "recipients_max" => options.recipients_max = value.parse().unwrap(),
@@ -283,6 +285,7 @@ fn default_options() -> SessionOptions {
         hostname: "relay.example".to_owned(),
         protocol: Protocol::Smtp,
         auth: Auth::None,
+        scram: false,
         message_bytes_max: 1_000_000,
         recipients_max: 100,
         transactions_max: 100,
@@ -512,6 +515,10 @@ fn unescape(text: &str) -> Vec<u8> {
     octets
 }
 
+/// What is kept of `pencil`, as PostgreSQL writes it.
+const PENCIL: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==\
+    $WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
 /// A service that does what the script says and remembers what it was asked.
 #[derive(Clone, Default)]
 struct Scripted {
@@ -555,6 +562,29 @@ impl Service for Scripted {
         } else {
             Err(Reply::parse("535 5.7.8 Authentication credentials invalid").unwrap())
         }
+    }
+
+    /// Salt, iterations and nonce of the example in RFC 7677 §3, whose user is `user`.
+    async fn challenge(&mut self, username: &str) -> Result<ScramChallenge, Reply> {
+        self.asked("challenge", format!("challenge {username}"))?;
+        Ok(ScramChallenge {
+            nonce: "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned(),
+            salt: base64_decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(),
+            iterations: 4096,
+        })
+    }
+
+    /// The password of the example is `pencil`.
+    async fn prove(&mut self, proof: &ScramProof) -> Result<[u8; 32], Reply> {
+        let ScramProof { username, auth_message, proof } = proof;
+        self.asked("prove", format!("prove {username}"))?;
+        let verifier = ScramVerifier::parse(PENCIL).unwrap();
+        let proved = verifier.prove(auth_message.as_bytes(), proof);
+        proved.ok_or_else(|| Reply::parse("535 5.7.8 Authentication credentials invalid").unwrap())
+    }
+
+    fn proved(&mut self, username: &str) {
+        self.events.push(format!("proved {username}"));
     }
 
     async fn mail(&mut self, mail: &MailCommand) -> Result<(), Reply> {

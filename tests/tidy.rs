@@ -78,6 +78,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("argon2", &["secret"]),
     ("getrandom", &["secret"]),
     ("hmac", &["secret"]),
+    ("pbkdf2", &["secret"]),
     ("sha2", &["secret"]),
     ("subtle", &["secret"]),
     ("toml", &["config"]),

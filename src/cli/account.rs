@@ -3,10 +3,11 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 
 use super::{chain, complain, exit, say};
-use crate::secret::hash_password;
+use crate::secret::{ScramVerifier, hash_password};
 
-/// Reads a password from standard input, asking where a person sits there, and prints its hash.
-pub fn hash() -> u8 {
+/// Reads a password from standard input, asking where a person sits there, and prints its hash:
+/// of argon2id, or the verifier of SCRAM-SHA-256.
+pub fn hash(scram: bool) -> u8 {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
         let mut stderr = std::io::stderr().lock();
@@ -15,7 +16,7 @@ pub fn hash() -> u8 {
         drop(asked);
     }
     match password(&mut stdin.lock()).and_then(|password| {
-        hash_password(&password).map_err(|error| format!("cannot hash the password: {error}"))
+        hashed(&password, scram).map_err(|problem| format!("cannot hash the password: {problem}"))
     }) {
         Ok(hash) => {
             say(hash);
@@ -25,6 +26,15 @@ pub fn hash() -> u8 {
             complain(problem);
             exit::DATA
         }
+    }
+}
+
+fn hashed(password: &[u8], scram: bool) -> Result<String, String> {
+    if scram {
+        let verifier = ScramVerifier::of_password(password);
+        verifier.map(|verifier| verifier.to_string()).map_err(|error| chain(&error))
+    } else {
+        hash_password(password).map_err(|error| error.to_string())
     }
 }
 

@@ -613,6 +613,23 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_verifier_names_line_key_and_remedy() {
+        let key = "A".repeat(43) + "=";
+        for (iterations, want) in [
+            ("4096:", "is no verifier `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`"),
+            ("4095:AAAA", "has 4095 iterations, which are not from 4096 to 1000000"),
+        ] {
+            let verifier = format!("SCRAM-SHA-256${iterations}${key}:{key}");
+            let text = format!("[[account]]\nname = \"a\"\npassword_hash = \"{verifier}\"");
+            let want = format!(
+                "FILE, line 3: `account[0].password_hash`: {want}; \
+                 make one with `rebound account hash --scram`"
+            );
+            assert_eq!(load_text(&text, &[]).unwrap_err(), want);
+        }
+    }
+
+    #[test]
     fn a_misspelt_variable_is_refused_and_others_are_left_alone() {
         struct Names(&'static str);
         impl Variables for Names {

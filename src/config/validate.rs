@@ -86,9 +86,9 @@ fn check_accounts(accounts: &[Account]) -> Result<(), Problem> {
             let text = format!("the name `{}` is taken by an account above", account.name);
             return problem(&key("name"), &text);
         }
-        if !account.password_hash.is_empty() && !secret::is_password_hash(&account.password_hash) {
-            let text = "is no argon2 hash; make one with `rebound account hash`";
-            return problem(&key("password_hash"), text);
+        if !account.password_hash.is_empty() {
+            secret::check_password_hash(&account.password_hash)
+                .map_err(|text| (key("password_hash"), text))?;
         }
         for sender in &account.allowed_senders {
             let domain = sender.strip_prefix('@');

@@ -323,6 +323,7 @@ fn session_options(domain: &str) -> SessionOptions {
         hostname: format!("mx.{domain}"),
         protocol: Protocol::Smtp,
         auth: Auth::None,
+        scram: false,
         message_bytes_max: MESSAGE_BYTES_MAX,
         recipients_max: 1_000,
         transactions_max: 100_000,

@@ -79,6 +79,7 @@ impl Session {
             hostname: self.settings.hostname.clone(),
             protocol: self.protocol,
             auth: Auth::None,
+            scram: false,
             message_bytes_max: inbound.message_bytes_max,
             recipients_max: inbound.recipients_max,
             transactions_max: submission.transactions_max,

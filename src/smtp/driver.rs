@@ -217,6 +217,15 @@ async fn ask<S: Service>(service: &mut S, session: &mut Session, question: Quest
         Question::Authenticate(credentials) => {
             service.authenticate(&credentials.username, &credentials.password).await
         }
+        Question::Challenge(username) => {
+            let answer = service.challenge(&username).await;
+            return session.challenged(answer);
+        }
+        Question::Prove(proof) => {
+            let answer = service.prove(&proof).await;
+            return session.proved(answer);
+        }
+        Question::Proved(username) => return service.proved(&username),
         Question::Mail(mail) => service.mail(&mail).await,
         Question::Rcpt(recipient) => service.rcpt(&recipient).await,
         Question::Data => service.data().await,
@@ -325,6 +334,7 @@ mod tests {
             hostname: "relay.example".to_owned(),
             protocol: Protocol::Smtp,
             auth: Auth::None,
+            scram: false,
             message_bytes_max: 0,
             recipients_max: 10,
             transactions_max: 10,

@@ -1,7 +1,7 @@
 //! The SMTP and LMTP server protocol (RFC 5321, RFC 2033), for submission and for reports.
 //!
-//! `command` and `parameters` understand what the client says, `auth` its AUTH exchanges, `body`
-//! the octets of a mail; `session` decides what is allowed when, what is answered and what is
+//! `command` and `parameters` understand what the client says, `auth` and `scram` its AUTH
+//! exchanges, `body` the octets of a mail; `session` decides what is allowed when, what is answered and what is
 //! asked of the `Service` behind it; `driver` reads, writes and keeps the deadlines.
 //! All but `driver` are pure.
 //!
@@ -17,11 +17,12 @@ mod command;
 mod driver;
 mod parameters;
 mod reply;
+mod scram;
 mod service;
 mod session;
 
 pub use driver::serve;
 pub use service::{
-    Auth, BareNewline, DATA_BLOCK_BYTES, Hello, HelloKind, MailCommand, Peer, Protocol, Secured,
-    Service, SessionEnd, SessionOptions, Stream, Upgrade,
+    Auth, BareNewline, DATA_BLOCK_BYTES, Hello, HelloKind, MailCommand, Peer, Protocol,
+    ScramChallenge, ScramProof, Secured, Service, SessionEnd, SessionOptions, Stream, Upgrade,
 };

@@ -1,7 +1,7 @@
 //! What the protocol asks of the stage behind it, and what the stage tells the protocol to be.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::reply;
 use crate::mail::envelope::{BodyKind, Recipient};
 use crate::mail::{Reply, ReversePath};
 
@@ -38,6 +39,30 @@ pub trait Service: Send {
         password: &[u8],
     ) -> impl Future<Output = Result<(), Reply>> + Send;
 
+    /// SCRAM-SHA-256, first: what the client must know to prove that it knows the password.
+    ///
+    /// A user who does not exist has it, too, and always the same, or names could be guessed.
+    /// Asked only where the options say `scram`, as are the next two.
+    fn challenge(
+        &mut self,
+        _username: &str,
+    ) -> impl Future<Output = Result<ScramChallenge, Reply>> + Send {
+        ready(Err(reply::unspecific()))
+    }
+
+    /// SCRAM-SHA-256, second: our own proof (`ServerSignature`), if the client's is right.
+    ///
+    /// Refusals are as those of `authenticate`.
+    fn prove(
+        &mut self,
+        _proof: &ScramProof,
+    ) -> impl Future<Output = Result<[u8; 32], Reply>> + Send {
+        ready(Err(reply::unspecific()))
+    }
+
+    /// SCRAM-SHA-256, last: the client takes our proof, and from now on is `username`.
+    fn proved(&mut self, _username: &str) {}
+
     /// MAIL: whether a mail from there may be sent now.
     fn mail(&mut self, mail: &MailCommand) -> impl Future<Output = Result<(), Reply>> + Send;
 
@@ -60,6 +85,35 @@ pub trait Service: Send {
 
     /// The transaction, if there is one, is over without a mail.
     fn reset(&mut self);
+}
+
+/// What a SCRAM exchange needs of a user (RFC 5802 §5.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScramChallenge {
+    /// The server's part of the nonce: fresh, of printable ASCII without commas.
+    pub nonce: String,
+    /// What the client hashes the password with.
+    pub salt: Vec<u8>,
+    /// How often.
+    pub iterations: u32,
+}
+
+/// What a client says to prove that it knows a password (RFC 5802 §3).
+#[derive(PartialEq, Eq)]
+pub struct ScramProof {
+    /// The authentication identity.
+    pub username: String,
+    /// What was said on both sides (`AuthMessage`).
+    pub auth_message: String,
+    /// The proof that belongs to it (`ClientProof`).
+    pub proof: [u8; 32],
+}
+
+/// Without what passwords could be tried on.
+impl fmt::Debug for ScramProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScramProof").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// How the client has said who it is (RFC 5321 §4.1.1.1, RFC 2033 §4.1).
@@ -128,6 +182,8 @@ pub struct SessionOptions {
     pub protocol: Protocol,
     /// Who must authenticate; AUTH is offered under TLS and to local peers only.
     pub auth: Auth,
+    /// Whether AUTH offers SCRAM-SHA-256, too.
+    pub scram: bool,
     /// Octets of one mail (RFC 1870 §4); 0 means no limit.
     pub message_bytes_max: u64,
     /// Recipients of one mail (RFC 9422).

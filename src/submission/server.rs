@@ -133,7 +133,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::net::shutdown::{Stopper, shutdown};
     use crate::net::tls::{ClientTls, Verify};
-    use crate::secret::random_u64;
+    use crate::secret::{KeyRing, random_u64};
     use crate::store::{Options, Store};
 
     /// Two plain listeners and one with TLS, and what is behind them.
@@ -162,7 +162,7 @@ mod tests {
             let context = Context {
                 settings: watch::channel(Arc::new(crate::config::defaults())).1,
                 door: Door::new(store.clone(), Clock::system(), metrics.clone()),
-                verifier: Verifier::new(),
+                verifier: Verifier::new(Arc::new(KeyRing::from_secret([7; 32]))),
                 tls: Some(Arc::new(certificates)),
             };
             let (one, two, three) = (bind().await, bind().await, bind().await);

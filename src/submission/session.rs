@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::door::{Accepted, Door, Intake, Offer, store_reply};
 use super::policy::{self, Admission, WithoutAuth};
 use super::stamp::Protocol;
@@ -11,7 +13,9 @@ use crate::config::{BareNewline, Settings};
 use crate::mail::envelope::Recipient;
 use crate::mail::{Address, EnhancedStatus, Envelope, Reply, ReversePath};
 use crate::maillog::{self, Line};
-use crate::smtp::{Hello, HelloKind, MailCommand, Peer, Service, SessionOptions};
+use crate::smtp::{
+    Hello, HelloKind, MailCommand, Peer, ScramChallenge, ScramProof, Service, SessionOptions,
+};
 
 /// What one connection knows.
 pub struct Session {
@@ -57,6 +61,7 @@ impl Session {
             hostname: self.settings.hostname.clone(),
             protocol: crate::smtp::Protocol::Smtp,
             auth: self.admission.auth,
+            scram: Verifier::offers_scram(&self.settings),
             message_bytes_max: submission.message_bytes_max,
             recipients_max: submission.recipients_max,
             transactions_max: submission.transactions_max,
@@ -113,6 +118,20 @@ impl Session {
         });
     }
 
+    /// What the client gets for a wrong password, or a wrong proof of one, that it gave at `began`.
+    async fn auth_failed(&self, username: &str, began: Instant) -> Reply {
+        self.door.metrics().auth_failed();
+        maillog::rejected(&Line {
+            account: Some(username),
+            client: Some(&self.peer.to_string()),
+            status: Some(AUTH_FAILED),
+            reason: Some("wrong user name or password"),
+            ..Line::default()
+        });
+        tokio::time::sleep_until(began + AUTH_FAILED_DELAY).await;
+        Reply::new(535, AUTH_FAILED, "wrong user name or password")
+    }
+
     fn offer(&self, mail: &MailCommand) -> Offer {
         let protocol = match self.hello.as_ref().map(|hello| hello.kind) {
             Some(HelloKind::Ehlo | HelloKind::Lhlo) => Protocol::Esmtp {
@@ -151,26 +170,31 @@ impl Service for Session {
     }
 
     async fn authenticate(&mut self, username: &str, password: &[u8]) -> Result<(), Reply> {
+        let began = Instant::now();
         match self.verifier.verify(&self.settings, username, password).await {
             Verified::Right => {
                 self.account = Some(username.to_owned());
-                return Ok(());
+                Ok(())
             }
-            Verified::Busy => {
-                return Err(Reply::new(454, AUTH_UNAVAILABLE, "cannot authenticate now"));
-            }
-            Verified::Wrong => {}
+            Verified::Busy => Err(auth_unavailable()),
+            Verified::Wrong => Err(self.auth_failed(username, began).await),
         }
-        self.door.metrics().auth_failed();
-        maillog::rejected(&Line {
-            account: Some(username),
-            client: Some(&self.peer.to_string()),
-            status: Some(AUTH_FAILED),
-            reason: Some("wrong user name or password"),
-            ..Line::default()
-        });
-        tokio::time::sleep(AUTH_FAILED_DELAY).await;
-        Err(Reply::new(535, AUTH_FAILED, "wrong user name or password"))
+    }
+
+    async fn challenge(&mut self, username: &str) -> Result<ScramChallenge, Reply> {
+        self.verifier.challenge(&self.settings, username).ok_or_else(auth_unavailable)
+    }
+
+    async fn prove(&mut self, proof: &ScramProof) -> Result<[u8; 32], Reply> {
+        let began = Instant::now();
+        match self.verifier.prove(&self.settings, proof) {
+            Some(signature) => Ok(signature),
+            None => Err(self.auth_failed(&proof.username, began).await),
+        }
+    }
+
+    fn proved(&mut self, username: &str) {
+        self.account = Some(username.to_owned());
     }
 
     async fn mail(&mut self, mail: &MailCommand) -> Result<(), Reply> {
@@ -232,13 +256,18 @@ fn queued_reply(accepted: &Accepted) -> Reply {
     Reply::new(250, EnhancedStatus::new(2, 0, 0), text)
 }
 
+fn auth_unavailable() -> Reply {
+    Reply::new(454, AUTH_UNAVAILABLE, "cannot authenticate now")
+}
+
 fn bad_sequence() -> Reply {
     Reply::new(503, EnhancedStatus::new(5, 5, 1), "bad sequence of commands")
 }
 
 /// Whose mails are that come without AUTH.
 pub const DEFAULT_ACCOUNT: &str = "default";
-/// How long the answer to a wrong password takes, on top of checking it.
+/// How long the answer to a wrong password takes. Checking it is part of that, so that it does not
+/// show how an account's password is kept, or that there is none.
 const AUTH_FAILED_DELAY: Duration = Duration::from_secs(2);
 /// Commands that bring no mail nearer, in a row.
 const IDLE_COMMANDS_MAX: u32 = 1000;
@@ -259,7 +288,7 @@ mod tests {
     use crate::config::{Account, AuthPolicy, DsnPolicy};
     use crate::mail::{MessageId, QueueId, Timestamp, header};
     use crate::metrics::Metrics;
-    use crate::secret;
+    use crate::secret::{self, KeyRing};
     use crate::store::record::{Origin, ReturnPathMode};
     use crate::store::{self, Store};
 
@@ -283,7 +312,8 @@ mod tests {
             let store = Store::open(&options, Clock::manual(NOW)).unwrap();
             let mut settings = crate::config::defaults();
             settings.hostname = "relay.example.com".to_owned();
-            Self { dir, store, settings, metrics: Metrics::new(), verifier: Verifier::new() }
+            let verifier = Verifier::new(Arc::new(KeyRing::from_secret([7; 32])));
+            Self { dir, store, settings, metrics: Metrics::new(), verifier }
         }
 
         /// Ends the store, whose threads write in the directory until then.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::daemon::{Config, Daemon, account_hash};
+use crate::harness::daemon::{Config, Daemon, account_hash, scram_verifier};
 use crate::harness::sink::{Mail, Sink};
 use crate::harness::smtp::submit;
 use crate::harness::{SOON, TempDir, certificate, http, program, run, wait_for};
@@ -14,7 +14,9 @@ const APP: &str = "anna@app.test";
 const TO: &str = "b@dest.test";
 const PASSWORD: &str = "correct horse";
 
-/// A sink, a daemon with a certificate and the account `shop`, and the certificate.
+/// A sink, a daemon with a certificate and the accounts `shop` and `till`, and the certificate.
+///
+/// Of the second's password there is a verifier of SCRAM-SHA-256.
 struct Place {
     dir: TempDir,
     cert: PathBuf,
@@ -29,10 +31,14 @@ impl Place {
         let sink = Sink::start();
         let pair =
             format!("[{{ cert_file = \"{}\", key_file = \"{}\" }}]", cert.display(), key.display());
-        let account =
-            format!("[[account]]\nname = \"shop\"\npassword_hash = \"{}\"", account_hash(PASSWORD));
-        let config =
-            Config::new().relay(sink.address).set("tls", "certificates", &pair).table(&account);
+        let account = |name: &str, hash: &str| {
+            format!("[[account]]\nname = \"{name}\"\npassword_hash = \"{hash}\"")
+        };
+        let config = Config::new()
+            .relay(sink.address)
+            .set("tls", "certificates", &pair)
+            .table(&account("shop", &account_hash(PASSWORD)))
+            .table(&account("till", &scram_verifier(PASSWORD)));
         let daemon = Daemon::start(config);
         Self { dir, cert, sink, daemon }
     }
@@ -139,31 +145,56 @@ fn nodemailer_submits() {
     place.assert_arrived("nodemailer-auth", &mail, "shop");
 }
 
+/// msmtp, which hands over the mail at `path`.
+fn msmtp(place: &Place, path: &Path, secure: &[String]) -> Command {
+    let mut command = Command::new(program("msmtp", "msmtp"));
+    command
+        .arg("--file=/dev/null")
+        .args(["--host=localhost".to_owned(), format!("--port={}", place.port())])
+        .arg(format!("--from={APP}"))
+        .args(secure)
+        .arg(TO)
+        .stdin(std::fs::File::open(path).unwrap());
+    command
+}
+
+/// What makes msmtp authenticate within TLS.
+fn with_auth(place: &Place, mechanism: &str, user: &str, password: &str) -> [String; 5] {
+    [
+        "--tls=on".to_owned(),
+        format!("--tls-trust-file={}", place.cert()),
+        format!("--auth={mechanism}"),
+        format!("--user={user}"),
+        format!("--passwordeval=printf '%s' '{password}'"),
+    ]
+}
+
 #[test]
 fn msmtp_submits() {
     let place = Place::new();
-    let msmtp = |path: &Path, secure: &[String]| {
-        run(Command::new(program("msmtp", "msmtp"))
-            .arg("--file=/dev/null")
-            .args(["--host=localhost".to_owned(), format!("--port={}", place.port())])
-            .arg(format!("--from={APP}"))
-            .args(secure)
-            .arg(TO)
-            .stdin(std::fs::File::open(path).unwrap()));
-    };
     let (path, mail) = place.mail("msmtp-plain");
-    msmtp(&path, &[]);
+    run(&mut msmtp(&place, &path, &[]));
     place.assert_arrived("msmtp-plain", &mail, "default");
     let (path, mail) = place.mail("msmtp-auth");
-    let secure = [
-        "--tls=on".to_owned(),
-        format!("--tls-trust-file={}", place.cert()),
-        "--auth=plain".to_owned(),
-        "--user=shop".to_owned(),
-        format!("--passwordeval=printf '%s' '{PASSWORD}'"),
-    ];
-    msmtp(&path, &secure);
+    run(&mut msmtp(&place, &path, &with_auth(&place, "plain", "shop", PASSWORD)));
     place.assert_arrived("msmtp-auth", &mail, "shop");
+}
+
+#[test]
+fn gnu_sasl_proves_its_password_by_scram_and_checks_ours() {
+    let place = Place::new();
+    for (mechanism, subject) in [("scram-sha-256", "scram"), ("plain", "scram-plain")] {
+        let (path, mail) = place.mail(subject);
+        run(&mut msmtp(&place, &path, &with_auth(&place, mechanism, "till", PASSWORD)));
+        place.assert_arrived(subject, &mail, "till");
+    }
+    let (path, _) = place.mail("scram-refused");
+    for (user, password) in [("till", "wrong horse"), ("shop", PASSWORD), ("nobody", PASSWORD)] {
+        let secure = with_auth(&place, "scram-sha-256", user, password);
+        let output = msmtp(&place, &path, &secure).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("535 5.7.8") && !output.status.success(), "{user}: {said}");
+    }
 }
 
 #[test]

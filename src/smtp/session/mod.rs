@@ -1,12 +1,13 @@
 //! One session: what is allowed when, what is answered, what is asked of the service.
 //!
 //! Pure: octets go in through `receive`, `step` says what is to be done next, verdicts of the
-//! service come back through `verdict` and `ended`, output leaves through `take_output`.
+//! service come back through `verdict` and its like, output leaves through `take_output`.
 //!
 //! Of samotop's frame this uses `input`, `output` and `mode` of its `SmtpSession`, and its
 //! `Parser` for whatever the mode expects. Its `Interpret` and `Action` are not used: they take
 //! a boxed future for every command and would hide from this file what may come when.
 
+mod exchange;
 mod intake;
 mod rules;
 
@@ -15,9 +16,12 @@ use std::sync::Arc;
 use samotop_core::smtp::{DriverControl, ParseResult, Parser, SmtpContext, SmtpSession};
 
 use super::auth::{Credentials, Exchange};
-use super::command::{AuthGrammar, Grammar, LineLimit};
+use super::command::{Grammar, LineLimit};
 use super::reply::{self, Canned};
-use super::service::{Hello, HelloKind, MailCommand, Protocol, SessionEnd, SessionOptions};
+use super::scram::ClientFirst;
+use super::service::{
+    Hello, HelloKind, MailCommand, Protocol, ScramProof, SessionEnd, SessionOptions,
+};
 use crate::mail::Reply;
 use crate::mail::envelope::Recipient;
 use intake::{Intake, Piece};
@@ -58,7 +62,7 @@ pub(crate) enum Step {
     Read,
     /// Write the output: it has become large.
     Write,
-    /// Ask the service, and give its answer to `verdict` or `ended`.
+    /// Ask the service, and give its answer to `verdict`, `challenged`, `proved` or `ended`.
     Ask(Question),
 }
 
@@ -71,6 +75,12 @@ pub(crate) enum Question {
     Reset,
     /// Needs a verdict.
     Authenticate(Credentials),
+    /// Needs a challenge for this user.
+    Challenge(String),
+    /// Needs the server's proof.
+    Prove(Box<ScramProof>),
+    /// Needs no answer: this user has authenticated.
+    Proved(String),
     /// Needs a verdict.
     Mail(MailCommand),
     /// Needs a verdict.
@@ -111,6 +121,8 @@ pub(crate) enum Expecting {
 enum Awaiting {
     Nothing,
     Authenticate,
+    Challenge(Box<ClientFirst>),
+    Prove { username: String },
     Mail { smtputf8: bool },
     Rcpt,
     Data,
@@ -193,7 +205,7 @@ impl Session {
         step
     }
 
-    /// Takes the service's answer to the last question but `End`.
+    /// Takes the service's answer to a question that needs a verdict.
     pub(crate) fn verdict(&mut self, verdict: Result<(), Reply>) {
         let refusal = verdict.err().map(reply::refusal);
         match (std::mem::replace(&mut self.awaiting, Awaiting::Nothing), refusal) {
@@ -225,7 +237,10 @@ impl Session {
                 self.say(reply::RECIPIENT_OK);
             }
             (Awaiting::Data, None) => self.begin_intake(),
-            (Awaiting::Nothing | Awaiting::End, None) => {}
+            (
+                Awaiting::Nothing | Awaiting::Challenge(_) | Awaiting::Prove { .. } | Awaiting::End,
+                None,
+            ) => {}
         }
     }
 
@@ -336,24 +351,6 @@ impl Session {
                 let question = self.command(command)?;
                 Some(Step::Ask(question))
             }
-        }
-    }
-
-    fn exchange_turn(&mut self) -> Option<Step> {
-        let line = self.line(&AuthGrammar, LineLimit::AUTH);
-        if matches!(line, Line::Missing) {
-            return Some(Step::Read);
-        }
-        self.frame.session.mode = None;
-        match (line, self.exchange.take()) {
-            (Line::Read(line), Some(exchange)) => {
-                self.exchanged(exchange.line(&line)).map(Step::Ask)
-            }
-            (Line::Refused(refusal), _) => {
-                self.say(refusal);
-                None
-            }
-            (Line::Missing | Line::Read(_), _) => None,
         }
     }
 
@@ -517,6 +514,7 @@ mod tests {
             hostname: "relay.example".to_owned(),
             protocol: Protocol::Smtp,
             auth: Auth::None,
+            scram: false,
             message_bytes_max: 0,
             recipients_max: 10,
             transactions_max: 10,

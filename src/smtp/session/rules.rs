@@ -2,12 +2,12 @@
 
 use samotop_core::smtp::DriverControl;
 
-use super::super::auth::{Exchange, Turn};
+use super::super::auth::Exchange;
 use super::super::command::{Command, ForwardPath};
 use super::super::parameters;
 use super::super::reply::{self, Canned};
 use super::super::service::{Auth, Hello, HelloKind, MailCommand, Protocol, SessionEnd};
-use super::{AUTH_MODE, Awaiting, Channel, Question, Session, is_over};
+use super::{Awaiting, Channel, Question, Session, is_over};
 use crate::mail::envelope::Recipient;
 use crate::mail::{Address, ReversePath};
 
@@ -21,7 +21,8 @@ impl Session {
             Command::Auth { mechanism, initial } => match self.auth_refusal() {
                 Some(refusal) => refusal,
                 None => {
-                    let turn = Exchange::begin(&mechanism, initial.as_deref());
+                    let scram = self.options.scram;
+                    let turn = Exchange::begin(&mechanism, initial.as_deref(), scram);
                     return self.exchanged(turn);
                 }
             },
@@ -115,53 +116,10 @@ impl Session {
             lines.push("STARTTLS".to_owned());
         }
         if self.is_auth_offered() {
-            lines.push("AUTH PLAIN LOGIN".to_owned());
+            let scram = if self.options.scram { " SCRAM-SHA-256" } else { "" };
+            lines.push(format!("AUTH PLAIN LOGIN{scram}"));
         }
         lines
-    }
-
-    /// Passwords go over TLS or stay on this host (RFC 4954 §4).
-    fn is_auth_offered(&self) -> bool {
-        let private = match self.channel {
-            Channel::Tls => true,
-            Channel::Plain { local, .. } => local,
-        };
-        self.options.auth != Auth::None && private
-    }
-
-    fn auth_refusal(&self) -> Option<Canned> {
-        if self.options.auth == Auth::None {
-            Some(reply::NOT_IMPLEMENTED)
-        } else if !matches!(self.hello, Some(HelloKind::Ehlo | HelloKind::Lhlo)) {
-            Some(self.hello_first())
-        } else if !self.is_auth_offered() {
-            Some(reply::AUTH_NEEDS_TLS)
-        } else if self.authenticated {
-            Some(reply::AUTH_ALREADY)
-        } else if self.transaction.is_some() {
-            Some(reply::IN_TRANSACTION)
-        } else {
-            None
-        }
-    }
-
-    pub(super) fn exchanged(&mut self, turn: Turn) -> Option<Question> {
-        match turn {
-            Turn::Challenge(challenge, exchange) => {
-                self.write_line(&format!("334 {challenge}"));
-                self.exchange = Some(exchange);
-                self.frame.session.mode = Some(AUTH_MODE);
-                None
-            }
-            Turn::Complete(credentials) => {
-                self.awaiting = Awaiting::Authenticate;
-                Some(Question::Authenticate(credentials))
-            }
-            Turn::Refused(refusal) => {
-                self.say(refusal);
-                None
-            }
-        }
     }
 
     fn mail(&mut self, path: ReversePath, parameters: &str) -> Result<Question, Canned> {
@@ -245,7 +203,7 @@ impl Session {
         }
     }
 
-    fn hello_first(&self) -> Canned {
+    pub(super) fn hello_first(&self) -> Canned {
         match self.options.protocol {
             Protocol::Smtp => reply::HELLO_FIRST,
             Protocol::Lmtp => reply::LHLO_FIRST,

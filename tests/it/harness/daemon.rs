@@ -246,8 +246,17 @@ pub(crate) fn await_ready(notify: &UnixDatagram, child: &mut Child, log: impl Fn
 
 /// What `rebound account hash` makes of a password.
 pub(crate) fn account_hash(password: &str) -> String {
+    hashed(&["account", "hash"], password)
+}
+
+/// What `rebound account hash --scram` makes of a password.
+pub(crate) fn scram_verifier(password: &str) -> String {
+    hashed(&["account", "hash", "--scram"], password)
+}
+
+fn hashed(command: &[&str], password: &str) -> String {
     let mut child = Command::new(env!("CARGO_BIN_EXE_rebound"))
-        .args(["account", "hash"])
+        .args(command)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -1,5 +1,7 @@
 //! Secrets: MACs of return tokens and notices, password hashes, constant-time comparison.
 
+mod scram;
+
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -12,6 +14,8 @@ use data_encoding::{BASE32_DNSSEC, BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+pub use scram::{ScramError, ScramVerifier};
 
 use crate::mail::return_token::MAC_BYTES;
 use crate::mail::{QueueId, ReturnToken, Timestamp};
@@ -111,6 +115,14 @@ impl KeyRing {
         };
         self.keys.iter().find(made_by).map(|_key| queue_id)
     }
+
+    /// What stands for a secret that is not there: always the same for `name`, and as random as
+    /// one to whoever does not know the key.
+    pub fn decoy(&self, name: &[u8]) -> [u8; 32] {
+        // The oldest key: a new one in front of it changes nothing.
+        let secret = self.keys.last().map_or([0; KEY_BYTES], |key| key.secret);
+        hmac_sha256(&secret, &[DECOY_DOMAIN, name].concat())
+    }
 }
 
 /// Never shows a key.
@@ -192,18 +204,30 @@ pub fn hash_password(password: &[u8]) -> Result<String, argon2::password_hash::E
     Ok(argon2id().hash_password(password, &salt)?.to_string())
 }
 
-/// Whether `password` has this hash. Takes tens of milliseconds: not for an async worker.
+/// Whether `password` has this hash, be it of argon2 or a SCRAM verifier. Takes tens of
+/// milliseconds: not for an async worker.
 ///
 /// A hash that cannot be read costs the same time as one that does not fit.
 pub fn verify_password(hash: &str, password: &[u8]) -> bool {
+    if let Ok(verifier) = ScramVerifier::parse(hash) {
+        return verifier.accepts(password);
+    }
     let parsed = PasswordHash::new(hash).or_else(|_e| PasswordHash::new(NOBODYS_HASH));
     let fits = parsed.is_ok_and(|parsed| argon2id().verify_password(password, &parsed).is_ok());
     fits && hash != NOBODYS_HASH
 }
 
-/// Whether `hash` is an argon2 hash that `verify_password` can check.
-pub fn is_password_hash(hash: &str) -> bool {
-    PasswordHash::new(hash).is_ok_and(|parsed| Algorithm::try_from(parsed.algorithm).is_ok())
+/// Whether `hash` is one that `verify_password` can check; what is wrong with it and what to do,
+/// as the rest of a sentence about it, if not.
+pub fn check_password_hash(hash: &str) -> Result<(), String> {
+    if ScramVerifier::is_meant(hash) {
+        let remedy = "make one with `rebound account hash --scram`";
+        return ScramVerifier::parse(hash).map(drop).map_err(|error| format!("{error}; {remedy}"));
+    }
+    match PasswordHash::new(hash) {
+        Ok(parsed) if Algorithm::try_from(parsed.algorithm).is_ok() => Ok(()),
+        _ => Err("is no argon2 hash; make one with `rebound account hash`".to_owned()),
+    }
 }
 
 /// Whether two secrets are equal, in a time that does not tell where they differ.
@@ -280,6 +304,7 @@ const ROOT: u32 = 0;
 
 const TOKEN_DOMAIN: &[u8] = b"rebound return token 1\0";
 const NOTICE_DOMAIN: &[u8] = b"rebound notice 1\0";
+const DECOY_DOMAIN: &[u8] = b"rebound decoy 1\0";
 
 /// The hash that an unknown user's password is checked against, so that it takes as long.
 const NOBODYS_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$cmVib3VuZC1ub2JvZHk\
@@ -367,12 +392,28 @@ mod tests {
     #[test]
     fn passwords_verify_against_their_hash_only() {
         let hash = hash_password(b"secret").unwrap();
-        assert!(is_password_hash(&hash) && hash.starts_with("$argon2id$"));
+        assert!(check_password_hash(&hash).is_ok() && hash.starts_with("$argon2id$"));
         assert!(verify_password(&hash, b"secret"));
         assert!(!verify_password(&hash, b"Secret"));
         assert!(!verify_password("", b"secret"));
-        assert!(is_password_hash(NOBODYS_HASH));
-        assert!(!is_password_hash("secret"));
+        assert!(check_password_hash(NOBODYS_HASH).is_ok());
+        assert!(check_password_hash("secret").is_err());
+        let verifier = ScramVerifier::of_password(b"secret").unwrap().to_string();
+        assert!(check_password_hash(&verifier).is_ok());
+        assert!(verify_password(&verifier, b"secret"));
+        assert!(!verify_password(&verifier, b"Secret"));
+    }
+
+    #[test]
+    fn a_decoy_is_the_same_for_a_name_until_the_oldest_key_goes() {
+        let decoy = |keys: &[[u8; KEY_BYTES]], name: &str| {
+            let keys = keys.iter().map(|secret| Key { id: 1, secret: *secret }).collect();
+            KeyRing { keys }.decoy(name.as_bytes())
+        };
+        let (old, new) = ([7; KEY_BYTES], [8; KEY_BYTES]);
+        assert_eq!(decoy(&[old], "a"), decoy(&[new, old], "a"));
+        assert_ne!(decoy(&[old], "a"), decoy(&[old], "b"));
+        assert_ne!(decoy(&[old], "a"), decoy(&[new], "a"));
     }
 
     #[test]
