@@ -32,6 +32,7 @@ struct Inner {
     accepted: Counter,
     rejected: Family<Server, Counter>,
     auth_failed: Counter,
+    auth_banned: Counter,
     tls_failed: Family<Server, Counter>,
     attempts: Family<Outcome, Counter>,
     bounces: Family<Bounced, Counter>,
@@ -89,6 +90,7 @@ impl Metrics {
         let accepted = Counter::default();
         let rejected = Family::default();
         let auth_failed = Counter::default();
+        let auth_banned = Counter::default();
         let tls_failed = Family::default();
         let attempts = Family::default();
         let bounces = Family::default();
@@ -109,6 +111,7 @@ impl Metrics {
             accepted: "messages_accepted", "Mails taken over from apps";
             rejected: "messages_rejected", "Mails, senders and recipients refused";
             auth_failed: "auth_failed", "Failed authentications";
+            auth_banned: "auth_banned", "Addresses banned for failed authentications";
             tls_failed: "tls_failed", "Failed TLS handshakes";
             attempts: "attempts", "Delivery attempts, by what followed";
             bounces: "bounces", "Bounces captured";
@@ -132,6 +135,7 @@ impl Metrics {
                 accepted,
                 rejected,
                 auth_failed,
+                auth_banned,
                 tls_failed,
                 attempts,
                 bounces,
@@ -181,6 +185,11 @@ impl Metrics {
     /// An authentication failed.
     pub fn auth_failed(&self) {
         self.inner.auth_failed.inc();
+    }
+
+    /// An address was banned for failed authentications.
+    pub fn address_banned(&self) {
+        self.inner.auth_banned.inc();
     }
 
     /// A TLS handshake failed.

@@ -92,6 +92,23 @@ pub struct Submission {
     pub received_max: u32,
     /// What is done with a bare CR or LF in a mail.
     pub bare_newline: BareNewline,
+    /// Mails of one account in a minute; 0 means no limit.
+    pub messages_per_minute_max: u32,
+    /// Recipients of one account in a minute; 0 means no limit.
+    pub recipients_per_minute_max: u32,
+    /// Failed authentications after which an address is banned; 0 means never.
+    pub auth_failures_max: u32,
+    /// Seconds in which they must lie, and for which it is banned then.
+    pub auth_ban_secs: u64,
+}
+
+/// How much an account may submit in a minute; 0 means no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Mails.
+    pub messages_per_minute_max: u32,
+    /// Recipients.
+    pub recipients_per_minute_max: u32,
 }
 
 /// Who must authenticate before submitting.
@@ -151,6 +168,12 @@ pub struct Account {
     /// Whether it is mailed DSNs about what is given up.
     #[serde(default)]
     pub dsn: DsnPolicy,
+    /// Overrides `submission.messages_per_minute_max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_minute_max: Option<u32>,
+    /// Overrides `submission.recipients_per_minute_max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients_per_minute_max: Option<u32>,
     /// Overrides `return_path.mode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_path: Option<ReturnPathMode>,
@@ -477,6 +500,19 @@ impl Settings {
         self.account.iter().find(|account| account.name == name)
     }
 
+    /// How much the account of that name may submit in a minute.
+    pub fn rate_limits(&self, name: &str) -> RateLimits {
+        let account = self.account(name);
+        let own = |limit: fn(&Account) -> Option<u32>| account.and_then(limit);
+        let all = &self.submission;
+        RateLimits {
+            messages_per_minute_max: own(|account| account.messages_per_minute_max)
+                .unwrap_or(all.messages_per_minute_max),
+            recipients_per_minute_max: own(|account| account.recipients_per_minute_max)
+                .unwrap_or(all.recipients_per_minute_max),
+        }
+    }
+
     /// Which reverse-path the mails of an account leave with.
     pub fn return_path_mode(&self, account: Option<&Account>) -> ReturnPathMode {
         let mode = account.and_then(|account| account.return_path).unwrap_or(self.return_path.mode);
@@ -543,6 +579,19 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_has_its_own_limits_or_those_of_all() {
+        let mut settings = load::defaults();
+        settings.submission.messages_per_minute_max = 100;
+        let text = "name = \"shop\"\nmessages_per_minute_max = 0\nrecipients_per_minute_max = 7";
+        settings.account.push(toml::from_str(text).unwrap());
+        for (name, messages, recipients) in [("shop", 0, 7), ("default", 100, 0)] {
+            let limits = settings.rate_limits(name);
+            let got = (limits.messages_per_minute_max, limits.recipients_per_minute_max);
+            assert_eq!(got, (messages, recipients), "{name}");
+        }
+    }
 
     #[test]
     fn a_network_contains_its_addresses_only() {

@@ -148,7 +148,7 @@ fn check_return_path(settings: &Settings) -> Result<(), Problem> {
     Ok(())
 }
 
-fn at_least_one(settings: &Settings) -> [(&'static str, u64); 20] {
+fn at_least_one(settings: &Settings) -> [(&'static str, u64); 21] {
     let Settings { submission, relay, queue, inbound, http, .. } = settings;
     let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     [
@@ -162,6 +162,7 @@ fn at_least_one(settings: &Settings) -> [(&'static str, u64); 20] {
         ("submission.command_timeout_secs", submission.command_timeout_secs),
         ("submission.data_timeout_secs", submission.data_timeout_secs),
         ("submission.message_timeout_secs", submission.message_timeout_secs),
+        ("submission.auth_ban_secs", submission.auth_ban_secs),
         ("relay.connections_max", wide(relay.connections_max)),
         ("relay.recipients_per_transaction_max", wide(relay.recipients_per_transaction_max)),
         ("relay.connection_reuse_max", relay.connection_reuse_max.into()),

@@ -205,7 +205,7 @@ impl Parts {
         let context = submission::Context {
             settings: self.changes.clone(),
             door,
-            verifier: submission::Verifier::new(Arc::clone(&self.keys)),
+            guards: submission::Guards::new(Arc::clone(&self.keys)),
             tls: self.tls.clone(),
         };
         submission::run(listeners, context, self.stop.clone())

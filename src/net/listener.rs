@@ -318,7 +318,8 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
+/// What counts as one peer: an IPv4 address, or the IPv6 network of 64 bits that one host owns.
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & NETWORK_MASK)),
         v4 => v4,

@@ -10,7 +10,7 @@ use super::policy;
 use super::stamp::{self, Protocol, StampError, Stamping, Trace};
 use crate::clock::Clock;
 use crate::config::{DsnPolicy, ReturnPathMode as Mode, Settings};
-use crate::mail::{EnhancedStatus, Envelope, MessageId, QueueId, Reply, header};
+use crate::mail::{EnhancedStatus, Envelope, MessageId, QueueId, Reply, Timestamp, header};
 use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
 use crate::secret::random_u64;
@@ -129,6 +129,11 @@ impl Door {
     /// The counters.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Begins to take a mail.

@@ -1,13 +1,16 @@
 //! Stage 1: takes mail over from apps.
 
+mod bans;
 pub mod door;
+mod guards;
 pub mod policy;
+mod rates;
 mod server;
 mod session;
 pub mod stamp;
 mod verify;
 
 pub use door::{Accepted, Door, Intake, Offer, Refusal};
+pub use guards::Guards;
 pub use server::{Context, Listeners, run};
 pub use session::{DEFAULT_ACCOUNT, Session};
-pub use verify::Verifier;

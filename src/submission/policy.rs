@@ -119,6 +119,8 @@ mod tests {
             password_hash: String::new(),
             allowed_senders: allowed.iter().map(|text| (*text).to_owned()).collect(),
             dsn: crate::config::DsnPolicy::Mail,
+            messages_per_minute_max: None,
+            recipients_per_minute_max: None,
             return_path: None,
             meta: std::collections::BTreeMap::new(),
         }

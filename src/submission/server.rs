@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::door::Door;
+use super::guards::Guards;
 use super::session::Session;
-use super::verify::Verifier;
 use crate::config::Settings;
 use crate::net::listener::{self, Gate};
 use crate::net::shutdown::{Drained, Shutdown};
@@ -33,8 +33,8 @@ pub struct Context {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// Where mails go.
     pub door: Door,
-    /// Checks passwords.
-    pub verifier: Verifier,
+    /// What keeps guessers and floods out.
+    pub guards: Guards,
     /// Our certificates, where there are any.
     pub tls: Option<Arc<ServerTls>>,
 }
@@ -82,8 +82,8 @@ async fn connection(
     let open = metrics.connection_opened(SERVER);
     let peer = Peer { address: address.map(|address| address.ip()) };
     let settings = Arc::clone(&context.settings.borrow());
-    let Context { door, verifier, tls, .. } = context;
-    let mut session = Session::new(settings, door, verifier, peer.clone());
+    let Context { door, guards, tls, .. } = context;
+    let mut session = Session::new(settings, door, guards, peer.clone());
     let options = Arc::new(session.options());
     let stop = shutdown.requested();
     let end = match (security, tls) {
@@ -162,7 +162,7 @@ mod tests {
             let context = Context {
                 settings: watch::channel(Arc::new(crate::config::defaults())).1,
                 door: Door::new(store.clone(), Clock::system(), metrics.clone()),
-                verifier: Verifier::new(Arc::new(KeyRing::from_secret([7; 32]))),
+                guards: Guards::new(Arc::new(KeyRing::from_secret([7; 32]))),
                 tls: Some(Arc::new(certificates)),
             };
             let (one, two, three) = (bind().await, bind().await, bind().await);

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::door::{Accepted, Door, Intake, Offer, store_reply};
+use super::guards::Guards;
 use super::policy::{self, Admission, WithoutAuth};
+use super::rates::Counted;
 use super::stamp::Protocol;
 use super::verify::{Verified, Verifier};
 use crate::config::{BareNewline, Settings};
@@ -21,7 +23,7 @@ use crate::smtp::{
 pub struct Session {
     settings: Arc<Settings>,
     door: Door,
-    verifier: Verifier,
+    guards: Guards,
     peer: Peer,
     admission: Admission,
     hello: Option<Hello>,
@@ -35,14 +37,14 @@ pub struct Session {
 
 impl Session {
     /// A connection from `peer`, judged by `settings` to its end.
-    pub fn new(settings: Arc<Settings>, door: Door, verifier: Verifier, peer: Peer) -> Self {
+    pub fn new(settings: Arc<Settings>, door: Door, guards: Guards, peer: Peer) -> Self {
         let submission = &settings.submission;
         let admission =
             policy::admission(submission.auth, &submission.trusted_networks, peer.address);
         Self {
             settings,
             door,
-            verifier,
+            guards,
             peer,
             admission,
             hello: None,
@@ -104,6 +106,10 @@ impl Session {
         })
     }
 
+    fn count(&self, counted: Counted) -> Result<(), Reply> {
+        self.guards.rates.count(&self.settings, self.account_name(), counted, self.door.now())
+    }
+
     fn log_rejected(&self, from: Option<&ReversePath>, to: Option<&Address>, reply: &Reply) {
         self.door.metrics().message_rejected("submission");
         let (from, text) = (from.map(ReversePath::to_string), reply.to_string());
@@ -118,9 +124,25 @@ impl Session {
         });
     }
 
+    fn check_ban(&self) -> Result<(), Reply> {
+        self.guards.check_ban(&self.settings, self.peer.address, self.door.now())
+    }
+
+    /// The peer knows a password; it may have been banned while that was checked.
+    fn auth_succeeded(&self) -> Result<(), Reply> {
+        self.check_ban()?;
+        self.guards.auth_succeeded(self.peer.address);
+        Ok(())
+    }
+
     /// What the client gets for a wrong password, or a wrong proof of one, that it gave at `began`.
     async fn auth_failed(&self, username: &str, began: Instant) -> Reply {
         self.door.metrics().auth_failed();
+        if self.guards.auth_failed(&self.settings, self.peer.address, self.door.now()) {
+            self.door.metrics().address_banned();
+            let (client, secs) = (&self.peer, self.settings.submission.auth_ban_secs);
+            tracing::warn!(%client, secs, "an address is banned for failed authentications");
+        }
         maillog::rejected(&Line {
             account: Some(username),
             client: Some(&self.peer.to_string()),
@@ -170,9 +192,11 @@ impl Service for Session {
     }
 
     async fn authenticate(&mut self, username: &str, password: &[u8]) -> Result<(), Reply> {
+        self.check_ban()?;
         let began = Instant::now();
-        match self.verifier.verify(&self.settings, username, password).await {
+        match self.guards.verifier.verify(&self.settings, username, password).await {
             Verified::Right => {
+                self.auth_succeeded()?;
                 self.account = Some(username.to_owned());
                 Ok(())
             }
@@ -182,13 +206,15 @@ impl Service for Session {
     }
 
     async fn challenge(&mut self, username: &str) -> Result<ScramChallenge, Reply> {
-        self.verifier.challenge(&self.settings, username).ok_or_else(auth_unavailable)
+        self.check_ban()?;
+        self.guards.verifier.challenge(&self.settings, username).ok_or_else(auth_unavailable)
     }
 
     async fn prove(&mut self, proof: &ScramProof) -> Result<[u8; 32], Reply> {
+        self.check_ban()?;
         let began = Instant::now();
-        match self.verifier.prove(&self.settings, proof) {
-            Some(signature) => Ok(signature),
+        match self.guards.verifier.prove(&self.settings, proof) {
+            Some(signature) => self.auth_succeeded().map(|()| signature),
             None => Err(self.auth_failed(&proof.username, began).await),
         }
     }
@@ -199,7 +225,7 @@ impl Service for Session {
 
     async fn mail(&mut self, mail: &MailCommand) -> Result<(), Reply> {
         self.reset();
-        let checked = self.check_sender(mail);
+        let checked = self.check_sender(mail).and_then(|()| self.count(Counted::Message));
         match &checked {
             Ok(()) => self.mail = Some(mail.clone()),
             Err(reply) => self.log_rejected(Some(&mail.reverse_path), None, reply),
@@ -209,10 +235,18 @@ impl Service for Session {
 
     async fn rcpt(&mut self, recipient: &Recipient) -> Result<(), Reply> {
         // Named twice it still gets the mail once (RFC 5321 §4.1.1.3 leaves that to us).
-        if !self.recipients.contains(recipient) {
-            self.recipients.push(recipient.clone());
+        if self.recipients.contains(recipient) {
+            return Ok(());
         }
-        Ok(())
+        let counted = self.count(Counted::Recipient);
+        match &counted {
+            Ok(()) => self.recipients.push(recipient.clone()),
+            Err(reply) => {
+                let from = self.mail.as_ref().map(|mail| &mail.reverse_path);
+                self.log_rejected(from, Some(&recipient.address), reply);
+            }
+        }
+        counted
     }
 
     async fn data(&mut self) -> Result<(), Reply> {
@@ -300,7 +334,8 @@ mod tests {
         store: Store,
         settings: Settings,
         metrics: Metrics,
-        verifier: Verifier,
+        clock: Clock,
+        guards: Guards,
     }
 
     impl Stage {
@@ -309,11 +344,12 @@ mod tests {
                 std::env::temp_dir().join(format!("rebound-sub-{:016x}", secret::random_u64()));
             let keep = Duration::from_secs(3600 * 24 * 90);
             let options = store::Options { dir: dir.clone(), keep };
-            let store = Store::open(&options, Clock::manual(NOW)).unwrap();
+            let clock = Clock::manual(NOW);
+            let store = Store::open(&options, clock.clone()).unwrap();
             let mut settings = crate::config::defaults();
             settings.hostname = "relay.example.com".to_owned();
-            let verifier = Verifier::new(Arc::new(KeyRing::from_secret([7; 32])));
-            Self { dir, store, settings, metrics: Metrics::new(), verifier }
+            let guards = Guards::new(Arc::new(KeyRing::from_secret([7; 32])));
+            Self { dir, store, settings, metrics: Metrics::new(), clock, guards }
         }
 
         /// Ends the store, whose threads write in the directory until then.
@@ -328,6 +364,8 @@ mod tests {
                 password_hash: secret::hash_password(b"secret").unwrap(),
                 allowed_senders: allowed_senders.iter().map(|text| (*text).to_owned()).collect(),
                 dsn: DsnPolicy::Never,
+                messages_per_minute_max: None,
+                recipients_per_minute_max: None,
                 return_path: None,
                 meta: [("team".to_owned(), "billing".to_owned())].into(),
             });
@@ -336,14 +374,20 @@ mod tests {
 
         /// Everything that the server says to `input`, sent at once by a client at `peer`.
         async fn talk(&self, peer: &str, input: &[u8]) -> String {
-            let door = Door::new(self.store.clone(), Clock::manual(NOW), self.metrics.clone());
+            self.talk_within(None, peer, input).await
+        }
+
+        /// As `talk`, within TLS from the start where it is named.
+        async fn talk_within(&self, tls: Option<&str>, peer: &str, input: &[u8]) -> String {
+            let door = Door::new(self.store.clone(), self.clock.clone(), self.metrics.clone());
             let settings = Arc::new(self.settings.clone());
             let peer = Peer { address: Some(peer.parse().unwrap()) };
-            let mut session = Session::new(settings, door, self.verifier.clone(), peer.clone());
+            let mut session = Session::new(settings, door, self.guards.clone(), peer.clone());
             let options = Arc::new(session.options());
             let (client, server) = duplex(64 * 1024);
             let never = std::future::pending();
-            let serve = crate::smtp::serve(server, peer, None, options, None, &mut session, never);
+            let tls = tls.map(str::to_owned);
+            let serve = crate::smtp::serve(server, peer, tls, options, None, &mut session, never);
             let (mut read, mut write) = split(client);
             let talk = async {
                 write.write_all(input).await.unwrap();
@@ -517,6 +561,90 @@ mod tests {
             let said = stage.talk("203.0.113.9", input).await;
             assert!(said.contains("\r\n530 5.7"), "{policy:?}: {said}");
         }
+        stage.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_open_relay_takes_two_settings() {
+        let mut stage = Stage::new();
+        let everybody = ["0.0.0.0/0", "::/0"].map(|text| text.to_owned().try_into().unwrap());
+        let input = b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nQUIT\r\n";
+        for (policy, trusted, is_open) in [
+            (AuthPolicy::Auto, &everybody[..], false),
+            (AuthPolicy::Required, &everybody, false),
+            (AuthPolicy::Optional, &[], false),
+            (AuthPolicy::None, &[], false),
+            (AuthPolicy::Optional, &everybody, true),
+            (AuthPolicy::None, &everybody, true),
+        ] {
+            stage.settings.submission.auth = policy;
+            stage.settings.submission.trusted_networks = trusted.to_vec();
+            for stranger in ["203.0.113.9", "2001:db8::9"] {
+                let said = stage.talk(stranger, input).await;
+                let want = if is_open { "\r\n250 2.1.0 " } else { "\r\n530 5.7" };
+                assert!(said.contains(want), "{policy:?} {stranger}: {said}");
+            }
+        }
+        stage.close().await;
+    }
+
+    // Nothing but password checks and delays is waited for here, so time may leap.
+    #[tokio::test(start_paused = true)]
+    async fn who_guesses_too_often_is_banned_even_with_the_right_password() {
+        let mut stage = Stage::new().with_account(&[]);
+        stage.settings.submission.auth_failures_max = 3;
+        stage.settings.submission.auth_ban_secs = 600;
+        let auth = |password: &str| {
+            let encoded = secret::base64_encode(format!("\0app\0{password}").as_bytes());
+            format!("AUTH PLAIN {encoded}\r\n")
+        };
+        let say = async |peer: &str, commands: String| {
+            let input = format!("EHLO x\r\n{commands}QUIT\r\n");
+            stage.talk_within(Some("TLSv1.3"), peer, input.as_bytes()).await
+        };
+        let (guesser, other) = ("2001:db8::1", "2001:db8:1::1");
+        // A success forgives what came before it.
+        let said = say(guesser, auth("a") + &auth("b") + &auth("secret")).await;
+        assert!(said.matches("\r\n535 5.7.8 ").count() == 2 && said.contains("\r\n235 "), "{said}");
+        let said = say(guesser, auth("a") + &auth("b") + &auth("c") + &auth("secret")).await;
+        assert!(said.matches("\r\n535 5.7.8 ").count() == 3, "{said}");
+        assert!(said.contains("\r\n421 4.7.0 too many failed") && !said.contains("221"), "{said}");
+        // Its neighbour in the same /64 is the same, and SCRAM is no way around.
+        stage.clock.advance(Duration::from_secs(599));
+        let said = say("2001:db8::2", auth("secret")).await;
+        assert!(said.contains("\r\n421 4.7.0 ") && !said.contains("\r\n235 "), "{said}");
+        for commands in [String::new(), auth("secret")] {
+            let said = say(other, commands).await;
+            assert!(said.contains("\r\n221 "), "{said}");
+        }
+        stage.clock.advance(Duration::from_secs(1));
+        let said = say(guesser, auth("secret")).await;
+        assert!(said.contains("\r\n235 "), "{said}");
+        let text = stage.metrics.text();
+        assert!(text.contains("rebound_auth_banned_total 1"), "{text}");
+        stage.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_account_is_put_off_at_its_limits_over_all_its_connections() {
+        let mut stage = Stage::new();
+        stage.settings.submission.messages_per_minute_max = 3;
+        stage.settings.submission.recipients_per_minute_max = 2;
+        let input = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<c@d>\r\n\
+                      RCPT TO:<e@f>\r\nRCPT TO:<g@h>\r\nRSET\r\nMAIL FROM:<>\r\nQUIT\r\n";
+        let said = stage.talk("127.0.0.1", input).await;
+        assert_eq!(said.matches("\r\n250 2.1.5 ").count(), 3, "{said}");
+        let put_off = "\r\n450 4.7.1 this account has had its 2 recipients of this minute\r\n";
+        assert_eq!(said.matches(put_off).count(), 1, "{said}");
+        assert_eq!(said.matches("\r\n250 2.1.0 ").count(), 2, "{said}");
+        let input = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRSET\r\nMAIL FROM:<a@b>\r\nQUIT\r\n";
+        let said = stage.talk("127.0.0.1", input).await;
+        assert_eq!(said.matches("\r\n250 2.1.0 ").count(), 1, "{said}");
+        let put_off = "\r\n450 4.7.1 this account has had its 3 mails of this minute\r\n";
+        assert_eq!(said.matches(put_off).count(), 1, "{said}");
+        stage.clock.advance(Duration::from_secs(61));
+        let said = stage.talk("127.0.0.1", input).await;
+        assert_eq!(said.matches("\r\n250 2.1.0 ").count(), 2, "{said}");
         stage.close().await;
     }
 

@@ -17,7 +17,7 @@ use crate::smtp::{ScramChallenge, ScramProof};
 /// authenticates for every mail does not pay for argon2 every time. A wrong one always does,
 /// and an unknown user as much as a known one.
 #[derive(Clone)]
-pub struct Verifier {
+pub(super) struct Verifier {
     permits: Arc<Semaphore>,
     /// The MAC of the last right password of each account; never more than there are accounts.
     right: Arc<Mutex<HashMap<String, [u8; 32]>>>,
@@ -29,7 +29,7 @@ pub struct Verifier {
 
 /// What is known of a user name and a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verified {
+pub(super) enum Verified {
     /// They belong together.
     Right,
     /// They do not.
@@ -41,7 +41,7 @@ pub enum Verified {
 impl Verifier {
     /// A verifier that remembers nothing yet; `keys` outlive this process, so that what is made
     /// up for users who are not there does not change when the daemon starts again.
-    pub fn new(keys: Arc<KeyRing>) -> Self {
+    pub(super) fn new(keys: Arc<KeyRing>) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(CONCURRENT_MAX)),
             right: Arc::default(),
@@ -51,7 +51,7 @@ impl Verifier {
     }
 
     /// Whether any account can use SCRAM-SHA-256.
-    pub fn offers_scram(settings: &Settings) -> bool {
+    pub(super) fn offers_scram(settings: &Settings) -> bool {
         settings.account.iter().any(|account| ScramVerifier::is_meant(&account.password_hash))
     }
 
@@ -59,7 +59,7 @@ impl Verifier {
     ///
     /// A user who is not there, or has an argon2 hash, has a salt, too: always the same, as long
     /// as somebody else's, and with as many iterations.
-    pub fn challenge(&self, settings: &Settings, username: &str) -> Option<ScramChallenge> {
+    pub(super) fn challenge(&self, settings: &Settings, username: &str) -> Option<ScramChallenge> {
         let nonce = secret::random_bytes::<NONCE_BYTES>().ok()?;
         let nonce = secret::base64_encode(&nonce);
         let (salt, iterations) = match settings.account(username).and_then(scram_verifier) {
@@ -70,7 +70,7 @@ impl Verifier {
     }
 
     /// Our own proof, where the client's shows that it knows the password of its account.
-    pub fn prove(&self, settings: &Settings, proof: &ScramProof) -> Option<[u8; 32]> {
+    pub(super) fn prove(&self, settings: &Settings, proof: &ScramProof) -> Option<[u8; 32]> {
         let verifier = settings.account(&proof.username).and_then(scram_verifier)?;
         verifier.prove(proof.auth_message.as_bytes(), &proof.proof)
     }
@@ -86,7 +86,12 @@ impl Verifier {
     }
 
     /// Whether `password` is that of the account `username`.
-    pub async fn verify(&self, settings: &Settings, username: &str, password: &[u8]) -> Verified {
+    pub(super) async fn verify(
+        &self,
+        settings: &Settings,
+        username: &str,
+        password: &[u8],
+    ) -> Verified {
         let account = settings.account(username);
         // A hash that cannot be read, such as this empty one, costs as much as any other.
         let hash = account.map(|account| account.password_hash.clone()).unwrap_or_default();
@@ -167,6 +172,8 @@ mod tests {
             password_hash: password_hash.to_owned(),
             allowed_senders: Vec::new(),
             dsn: DsnPolicy::Mail,
+            messages_per_minute_max: None,
+            recipients_per_minute_max: None,
             return_path: None,
             meta: std::collections::BTreeMap::new(),
         }

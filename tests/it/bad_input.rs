@@ -1,9 +1,9 @@
 //! What an app or a stranger may throw at the submission port.
 
-use crate::harness::SOON;
 use crate::harness::daemon::{Config, Daemon};
 use crate::harness::sink::{Sink, contains};
 use crate::harness::smtp::{Client, mail, submit};
+use crate::harness::{SOON, wait_for};
 
 const APP: &str = "anna@app.test";
 
@@ -101,6 +101,34 @@ fn what_the_app_must_not_send_out_is_removed_and_what_is_missing_is_added() {
         assert!(contains(&mail.octets, there.as_bytes()), "{there}");
     }
     assert!(contains(&mail.octets, queued.message_id.as_bytes()));
+}
+
+#[test]
+fn an_account_over_its_limit_is_put_off_and_a_new_limit_holds_for_what_was_counted() {
+    let sink = Sink::start();
+    let limit = |most: u32| format!("messages_per_minute_max = {most}");
+    let config =
+        Config::new().relay(sink.address).set("submission", "messages_per_minute_max", "2");
+    let daemon = Daemon::start(config);
+    let send = |subject: &str| {
+        let mut client = Client::connect(daemon.smtp);
+        client.send(APP, &["b@dest.test"], &mail(subject)).unwrap()
+    };
+    for subject in ["first", "second"] {
+        let reply = send(subject);
+        assert!(reply.starts_with("250 2.0.0"), "{reply}");
+    }
+    let reply = send("third");
+    assert!(reply.starts_with("450 4.7.1"), "{reply}");
+
+    let path = daemon.dir.path().join("rebound.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(&limit(2), &limit(3))).unwrap();
+    daemon.signal("HUP");
+    wait_for("the third is taken", SOON, || send("third").starts_with("250 2.0.0").then_some(()));
+    let reply = send("fourth");
+    assert!(reply.starts_with("450 4.7.1"), "{reply}");
+    sink.wait_for("three mails", SOON, |mails| (mails.len() == 3).then_some(()));
 }
 
 #[test]
