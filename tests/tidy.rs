@@ -73,6 +73,8 @@ const ROOF: &[&str] = &["cli", "dev", "daemon", "main", "lib"];
 
 /// A crate, as it is written in a path, and the modules where it is at home.
 const HOMES: &[(&str, &[&str])] = &[
+    ("idna", &["mail"]),
+    ("idna_adapter", &["mail"]),
     ("jiff", &["mail"]),
     ("data_encoding", &["mail", "secret"]),
     ("argon2", &["secret"]),

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::{BOUNCES_PER_MESSAGE_MAX, SUBMISSIONS_PER_ID_MAX};
 use crate::bounce::{Facts, RecipientFacts};
 use crate::mail::QueueId;
+use crate::mail::address::canonical;
 use crate::store::record::{BounceKey, Confidence, Match, MatchMethod, Origin, ReportReceived};
 use crate::store::{MessageRecord, Store, StoreError};
 
@@ -188,9 +189,9 @@ impl Step {
 
 /// The form in which an address of a report is compared with those of an envelope.
 ///
-/// Beside the case, reports add angle brackets and quote local parts that need no quotes.
+/// Beside the case and the labels of a domain, reports add angle brackets and quote local parts that need no quotes.
 pub(super) fn comparable(address: &str) -> String {
-    let address = address.trim().trim_start_matches('<').trim_end_matches('>').to_lowercase();
+    let address = canonical(address.trim().trim_start_matches('<').trim_end_matches('>'));
     let Some((local, domain)) = address.rsplit_once('@') else { return address };
     let unquoted = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match unquoted {

@@ -521,6 +521,16 @@ mod tests {
     }
 
     #[test]
+    fn names_that_others_hear_are_in_a_labels() {
+        let text =
+            "hostname = \"relay.Müller.example\"\n[return_path]\ndomain = \"b.müller.example\"";
+        let settings = load_text(text, &[]).unwrap().settings;
+        assert_eq!(settings.hostname, "relay.xn--mller-kva.example");
+        assert_eq!(settings.return_path.domain, "b.xn--mller-kva.example");
+        assert_eq!(settings.postmaster, "postmaster@relay.xn--mller-kva.example");
+    }
+
+    #[test]
     fn variables_have_the_type_of_their_setting() {
         let variables = [
             ("REBOUND_SUBMISSION_LISTEN", "127.0.0.1:1, [::1]:2"),

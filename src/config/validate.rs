@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::load::Environment;
 use super::{Account, Relay, RelayTls, ReturnPathMode, Settings};
 use crate::mail::Address;
-use crate::mail::address::{is_address_literal, is_domain};
+use crate::mail::address::{ascii_domain, is_address_literal, is_domain};
 use crate::secret;
 
 /// A dotted key and what is wrong with its value.
@@ -21,6 +21,12 @@ pub(super) fn complete(settings: &mut Settings, environment: Environment<'_>) {
     }
     if settings.data_dir.as_os_str().is_empty() {
         settings.data_dir = default_data_dir(environment);
+    }
+    // They are said to others, who need not know U-labels (RFC 6531 §3.7.1).
+    for name in
+        [&mut settings.hostname, &mut settings.message_id_domain, &mut settings.return_path.domain]
+    {
+        *name = ascii_domain(name).into_owned();
     }
     if settings.postmaster.is_empty() {
         settings.postmaster = format!("postmaster@{}", settings.hostname);

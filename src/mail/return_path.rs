@@ -2,7 +2,7 @@
 //!
 //! The shapes only: whether a token is ours is for whoever holds the keys to say.
 
-use super::address::{Address, ReversePath};
+use super::address::{Address, ReversePath, ascii_domain};
 use super::return_token::ReturnToken;
 
 /// How reverse-paths of ours are written.
@@ -67,7 +67,8 @@ impl ReturnPathFormat<'_> {
             .and_then(|rest| rest.strip_prefix(self.delimiter))
             && let Some(token) = ReturnToken::parse(text)
         {
-            let ours = address.domain().eq_ignore_ascii_case(self.domain);
+            let own = ascii_domain(self.domain);
+            let ours = ascii_domain(address.domain()).eq_ignore_ascii_case(&own);
             return ours.then_some(FoundToken { token, form: TokenForm::Verp });
         }
         let (_user, tag) = local.rsplit_once(self.delimiter)?;
@@ -109,6 +110,16 @@ mod tests {
 
     fn from(text: &str) -> ReversePath {
         ReversePath::Address(Address::parse(text).unwrap())
+    }
+
+    #[test]
+    fn a_bounce_domain_is_read_in_both_of_its_forms() {
+        let format = ReturnPathFormat { domain: "b.müller.example", ..FORMAT };
+        let path = format.write(TokenForm::Verp, &from("app@example.org"), &token()).unwrap();
+        for address in [path.clone(), path.to_ascii().unwrap()] {
+            assert_eq!(format.read(&address).unwrap().token, token(), "{address}");
+            assert!(FORMAT.read(&address).is_none(), "{address}");
+        }
     }
 
     #[test]

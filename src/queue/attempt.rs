@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -103,6 +104,7 @@ pub(super) fn deliveries(
         recipients,
         size_bytes: mail.size_bytes,
         eight_bit: mail.body == BodyKind::EightBitMime,
+        is_ascii: false,
     };
     let mut together = Vec::new();
     let mut all = Vec::new();
@@ -131,6 +133,9 @@ async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Del
     delivery.recipients.retain(|(index, _)| waits(*index));
     if delivery.recipients.is_empty() {
         return Progress::Recorded;
+    }
+    if delivery.smtputf8 {
+        delivery.is_ascii = is_ascii(context, queue_id).await;
     }
     let started_at = context.clock.now();
     let outcomes = match context.store.body(queue_id).await {
@@ -162,6 +167,19 @@ async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Del
         log(context, &mail, attempt);
     }
     Progress::Recorded
+}
+
+/// Whether every octet of a mail is ASCII; what cannot be read will be missed when it is sent.
+async fn is_ascii(context: &Context, queue_id: QueueId) -> bool {
+    let Ok(mut body) = context.store.body(queue_id).await else { return false };
+    let mut block = vec![0_u8; BLOCK_BYTES];
+    loop {
+        match body.read(&mut block).await {
+            Ok(0) => return true,
+            Ok(len) if block.get(..len).is_some_and(<[u8]>::is_ascii) => {}
+            Ok(_) | Err(_) => return false,
+        }
+    }
 }
 
 fn recipient(mail: &LiveMessage, index: u32) -> Option<&LiveRecipient> {
@@ -288,6 +306,8 @@ fn jitter_permille() -> u32 {
     u32::try_from(random).unwrap_or(0)
 }
 
+/// Octets of a body that are looked at together.
+const BLOCK_BYTES: usize = 32_768;
 /// Waits are made up to a tenth longer.
 const JITTER_PERMILLE_MAX: u32 = 100;
 const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(1);

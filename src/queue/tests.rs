@@ -147,6 +147,29 @@ fn refused(from: &str, to: &str, reply: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ascii_mail_to_a_u_label_needs_no_smtputf8_and_its_bounce_is_found_in_both_forms() {
+    let dialog = format!(
+        "{HELLO}{}{QUIT}",
+        refused("app@example.org", "a@xn--mller-kva.example", "550 5.1.1 no such user")
+    );
+    let next_hop = Scripted::start(&[&dialog]).await;
+    let mut bench = Bench::new(Some(&next_hop), |_| {});
+    let to = |submission: &mut Submission| {
+        submission.envelope.smtputf8 = true;
+        submission.dsn = false;
+    };
+    let queue_id = bench.submit(to, &["a@müller.example"]).await;
+    bench.run_due().await;
+    assert_eq!(bench.states(queue_id), [State::Failed]);
+    for address in ["a@müller.example", "A@XN--MLLER-KVA.example", "a@MÜLLER.EXAMPLE"] {
+        let found = bench.context.store.by_recipient(address, None, 10).unwrap();
+        assert_eq!(found.len(), 1, "{address}");
+        assert_eq!(found[0].recipient, "a@müller.example");
+    }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_recipients_end_in_three_states_and_the_app_is_told_once() {
     let dialog = format!(
         "{HELLO}C: MAIL FROM:<app@example.org>\nS: 250 ok\n\

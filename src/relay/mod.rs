@@ -52,6 +52,8 @@ pub struct Delivery {
     pub eight_bit: bool,
     /// Whether `SMTPUTF8` is needed (RFC 6531).
     pub smtputf8: bool,
+    /// Whether every octet of the mail is ASCII, so that only addresses could need `SMTPUTF8`.
+    pub is_ascii: bool,
 }
 
 /// What became of one recipient in one attempt; there is exactly one for each.

@@ -21,6 +21,7 @@ fn delivery(recipients: &[&str]) -> Delivery {
         size_bytes: u64::try_from(BODY.len()).unwrap(),
         eight_bit: false,
         smtputf8: false,
+        is_ascii: false,
     }
 }
 
@@ -219,6 +220,37 @@ async fn what_the_next_hop_cannot_take_is_refused_before_mail() {
     let (outcomes, _) = converse(hello, &mail).await;
     let want = "Mail 553 5.6.7 the mail needs SMTPUTF8, which the next hop does not offer";
     assert_eq!(outcomes, [want]);
+}
+
+#[tokio::test]
+async fn domains_are_in_a_labels_where_smtputf8_is_not_offered_and_nothing_else_needs_it() {
+    let to = |recipient: &str| Delivery {
+        reverse_path: ReversePath::Address(Address::parse("App@müller.example").unwrap()),
+        smtputf8: true,
+        is_ascii: true,
+        ..delivery(&["a@example.net", recipient])
+    };
+    let taken = "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL FROM:<App@xn--mller-kva.example>\n\
+        S: 250 ok\nC: RCPT TO:<a@example.net>\nS: 250 ok\nC: RCPT TO:<b@xn--bcher-kva.example>\n\
+        S: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\nC: QUIT\nS: 221 bye";
+    let (outcomes, _) = converse(taken, &to("b@bücher.example")).await;
+    assert_eq!(outcomes, ["End 250 ok"; 2]);
+
+    let hello = "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: QUIT\nS: 221 bye";
+    let want = "Mail 553 5.6.7 the mail needs SMTPUTF8, which the next hop does not offer";
+    let internationalized = Delivery { is_ascii: false, ..to("b@bücher.example") };
+    for mail in [internationalized, to("bü@bücher.example")] {
+        let (outcomes, _) = converse(hello, &mail).await;
+        assert_eq!(outcomes, [want; 2]);
+    }
+
+    // Where it is offered, nothing is changed.
+    let offered = "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 SMTPUTF8\n\
+        C: MAIL FROM:<App@müller.example> SMTPUTF8\nS: 250 ok\nC: RCPT TO:<a@example.net>\n\
+        S: 250 ok\nC: RCPT TO:<b@bücher.example>\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\n\
+        C: QUIT\nS: 221 bye";
+    let (outcomes, _) = converse(offered, &to("b@bücher.example")).await;
+    assert_eq!(outcomes, ["End 250 ok"; 2]);
 }
 
 #[tokio::test]

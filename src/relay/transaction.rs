@@ -10,7 +10,7 @@ use super::extensions::{Extensions, Size};
 use super::queued_as::remote_queue_id;
 use super::{Delivery, Outcome, OutcomeResult};
 use crate::config;
-use crate::mail::{Address, EnhancedStatus, Reply, Stage};
+use crate::mail::{Address, EnhancedStatus, Reply, ReversePath, Stage};
 
 /// How a transaction left its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub(super) async fn run<B: AsyncRead + Send + Unpin>(
     body: &mut B,
 ) -> (Vec<Outcome>, End) {
     let is_first = connection.transactions == 0;
+    let in_ascii = if connection.extensions.smtputf8 { None } else { in_ascii(delivery) };
+    let delivery = in_ascii.as_ref().unwrap_or(delivery);
     if let Some(reply) = local_refusal(delivery, &connection.extensions) {
         let fate = Fate::ended(Stage::Mail, OutcomeResult::Refusal(reply));
         let fates = vec![fate; delivery.recipients.len()];
@@ -329,11 +331,32 @@ fn local_refusal(delivery: &Delivery, offered: &Extensions) -> Option<Reply> {
         return Some(Reply::new(552, EnhancedStatus::new(5, 3, 4), text));
     }
     if delivery.smtputf8 && !offered.smtputf8 {
-        // RFC 6531 §3.5.
+        // RFC 6531 §3.5; what could be said in ASCII has been by now.
         let text = "the mail needs SMTPUTF8, which the next hop does not offer";
         return Some(Reply::new(553, EnhancedStatus::new(5, 6, 7), text));
     }
     None
+}
+
+/// A mail that was sent with SMTPUTF8, as a next hop can have it that does not offer it: with the
+/// domains of its addresses in A-labels. `None` where something else is not ASCII.
+///
+/// RFC 6531 §3.2 leaves a submission server free to change addresses so, and does not count an
+/// address in A-labels as internationalized. The header, and those of parts within the body,
+/// must be ASCII then, too; only a MIME parser could tell the latter from 8-bit text, so such a
+/// mail is not sent but returned.
+fn in_ascii(delivery: &Delivery) -> Option<Delivery> {
+    if !delivery.smtputf8 || !delivery.is_ascii {
+        return None;
+    }
+    let reverse_path = match &delivery.reverse_path {
+        ReversePath::Address(address) => ReversePath::Address(address.to_ascii()?),
+        ReversePath::Null(()) => ReversePath::NULL,
+    };
+    let recipients = delivery.recipients.iter();
+    let recipients = recipients.map(|(index, address)| Some((*index, address.to_ascii()?)));
+    let recipients = recipients.collect::<Option<_>>()?;
+    Some(Delivery { reverse_path, recipients, smtputf8: false, ..delivery.clone() })
 }
 
 fn commands(delivery: &Delivery, offered: &Extensions) -> Vec<String> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::record::{Bounce, ReportId};
+use crate::mail::address::canonical;
 use crate::mail::{MessageId, QueueId};
 
 /// What a frame holds.
@@ -426,9 +427,9 @@ pub(super) fn parse_bounce_id(text: &str) -> Option<[u8; 10]> {
     Some(bytes)
 }
 
-/// blake3 of an address in lower case, cut to 12 octets.
+/// blake3 of an address in its canonical form, cut to 12 octets.
 pub(super) fn address_hash(address: &str) -> [u8; 12] {
-    let hash = blake3::hash(address.to_lowercase().as_bytes());
+    let hash = blake3::hash(canonical(address).as_bytes());
     let mut short = [0; 12];
     short.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
     short

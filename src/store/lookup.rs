@@ -11,6 +11,7 @@ use super::record::{
 };
 use super::shared::Shared;
 use super::{MessageRecord, Missing, ReportRecord, StoreError};
+use crate::mail::address::canonical;
 use crate::mail::{MessageId, QueueId, Timestamp};
 
 impl Shared {
@@ -59,7 +60,7 @@ impl Shared {
         before: Option<&BounceId>,
         max: usize,
     ) -> Result<Vec<Bounce>, StoreError> {
-        let address = address.to_lowercase();
+        let address = canonical(address);
         let before = before.and_then(|id| layout::parse_bounce_id(&id.0));
         let pending = self.core().pending.by_recipient(&address, before);
         let prefix = layout::recipient_prefix(&address);
@@ -69,7 +70,7 @@ impl Shared {
             found.add(bounce.as_ref().clone());
         }
         self.bounces_by_time(&prefix, before.as_ref().map(key).as_deref(), &mut found)?;
-        let is_wanted = |bounce: &Bounce| bounce.recipient.to_lowercase() == address;
+        let is_wanted = |bounce: &Bounce| canonical(&bounce.recipient) == address;
         Ok(found.into_iter().filter(is_wanted).collect())
     }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::config::{Account, AuthPolicy, Network};
+use crate::mail::address::canonical;
 use crate::mail::{Address, header};
 use crate::smtp::Auth;
 
@@ -53,7 +54,7 @@ pub fn may_send_as(account: Option<&Account>, sender: &Address) -> bool {
     };
     let sender = sender.canonical();
     account.allowed_senders.iter().any(|allowed| {
-        let allowed = allowed.to_lowercase();
+        let allowed = canonical(allowed);
         match allowed.strip_prefix('@') {
             Some(domain) => sender.rsplit_once('@').is_some_and(|(_local, own)| own == domain),
             None => allowed == sender,
@@ -162,6 +163,10 @@ mod tests {
             (&["@b.example"], "c@sub.b.example", false),
             (&["@b.example"], "c@xb.example", false),
             (&["x@y.example", "@b.example"], "c@b.example", true),
+            (&["@müller.example"], "c@xn--mller-kva.example", true),
+            (&["@xn--mller-kva.example"], "c@MÜLLER.example", true),
+            (&["c@müller.example"], "C@xn--mller-kva.example", true),
+            (&["@müller.example"], "c@muller.example", false),
         ] {
             let sender = Address::parse(sender).unwrap();
             assert_eq!(may_send_as(Some(&account(allowed)), &sender), want, "{sender}");

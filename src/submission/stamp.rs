@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::mail::address::{is_address_literal, is_domain};
+use crate::mail::address::{ascii_domain, is_address_literal, is_domain};
 use crate::mail::header::{self, Field};
 use crate::mail::{Address, MessageId, QueueId, Timestamp};
 
@@ -161,7 +161,10 @@ fn trace_fields(stamping: &Stamping<'_>) -> String {
     let Stamping { queue_id, now, hostname, trace, .. } = stamping;
     let peer = trace.peer.map(address_literal);
     // A name that is no name could be anything, so the connection's own address stands for it.
-    let helo = trace.helo.filter(|name| is_domain(name) || is_address_literal(name));
+    // RFC 6531 §3.7.3 would rather have U-labels here. But then this field alone could keep a mail
+    // from a next hop without SMTPUTF8, and to everybody else they are the same.
+    let helo = trace.helo.map(ascii_domain);
+    let helo = helo.as_deref().filter(|name| is_domain(name) || is_address_literal(name));
     let from = match (helo, &peer) {
         (Some(helo), Some(peer)) => format!("from {helo} ({peer}) "),
         (None, Some(peer)) => format!("from {peer} ({peer}) "),
@@ -169,7 +172,8 @@ fn trace_fields(stamping: &Stamping<'_>) -> String {
         (None, None) => String::new(),
     };
     let protocol = trace.protocol.word();
-    let recipient = trace.recipient.map(|to| format!("\r\n\tfor <{to}>")).unwrap_or_default();
+    let recipient = trace.recipient.map(|to| to.to_ascii().unwrap_or_else(|| to.clone()));
+    let recipient = recipient.map(|to| format!("\r\n\tfor <{to}>")).unwrap_or_default();
     format!(
         "Received: {from}by {hostname}\r\n\twith {protocol} id {queue_id}{recipient};\r\n\t{}\r\n\
          X-Rebound-Id: {queue_id}\r\n",
@@ -417,6 +421,7 @@ mod tests {
     #[test]
     fn received_says_who_how_and_for_whom() {
         let to = Address::parse("bob@example.org").unwrap();
+        let u_label = Address::parse("bob@bücher.example").unwrap();
         let six = Some("2001:db8::1".parse().unwrap());
         let tls = Protocol::Esmtp { tls: true, auth: true, utf8: false };
         let base = stamping().trace;
@@ -430,6 +435,11 @@ mod tests {
                 Trace { peer: six, protocol: tls, recipient: Some(&to), ..base },
                 "from app.example.com ([IPv6:2001:db8::1]) by relay.example.com with ESMTPSA id \
                  QID for <bob@example.org>;",
+            ),
+            (
+                Trace { helo: Some("müller.example"), recipient: Some(&u_label), ..base },
+                "from xn--mller-kva.example ([192.0.2.1]) by relay.example.com with ESMTP \
+                 id QID for <bob@xn--bcher-kva.example>;",
             ),
             (
                 Trace { helo: None, peer: None, protocol: Protocol::Http, recipient: None },

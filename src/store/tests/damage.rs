@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::store::index::GENERATION;
 use crate::store::journal::{self, Found, ScanOrder, ScanRange};
 use crate::store::layout::{self, SEGMENT_HEADER_BYTES};
 use crate::store::recovery::StateFile;
@@ -293,7 +294,7 @@ async fn an_index_that_breaks_while_it_is_open_is_rebuilt() {
     let (ids, _) = filled(&dir, true).await;
     let store = open(&dir);
     let day = START.day();
-    let index = dir.path().join("index").join(format!("{day}.1"));
+    let index = dir.path().join("index").join(format!("{day}.{GENERATION}"));
     store.message(ids[0]).unwrap().unwrap();
     for file in files_under(&index) {
         std::fs::write(&file, vec![0xA5; 1_000_000]).unwrap();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::Missing;
+use crate::store::index::GENERATION;
 use crate::store::record::NoticeSent;
 use crate::store::state::State;
 
@@ -112,7 +113,7 @@ async fn old_days_are_dropped_unless_something_in_them_is_in_work() {
     committed(&store, Batch { bounces: vec![bounced], ..Batch::default() }).await;
     until("indexed", || store.stats().backlog_bytes == 0).await;
     let log = dir.path().join("log").join(START.day().to_string());
-    let index = dir.path().join("index").join(format!("{}.1", START.day()));
+    let index = dir.path().join("index").join(format!("{}.{GENERATION}", START.day()));
 
     clock.advance(DAY * 100);
     store.prune().unwrap();
