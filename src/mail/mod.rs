@@ -15,6 +15,7 @@ pub mod return_token;
 pub mod stage;
 pub mod status;
 pub mod timestamp;
+pub mod wrapped_address;
 
 pub use address::{Address, ReversePath};
 pub use envelope::{Envelope, Recipient};
