@@ -5,6 +5,7 @@
 //! `Defect` in the answer.
 
 mod address;
+mod aliases;
 mod arf;
 mod autoreply;
 pub mod category;
@@ -27,6 +28,7 @@ mod rules;
 mod sns;
 mod text;
 
+pub use aliases::AliasRules;
 pub use category::{Category, Fault, RecommendedAction};
 pub use classify::{Blocklist, Classification, Subject};
 pub use facts::{
