@@ -1,28 +1,32 @@
 //! The correlation ladder: from a report to the submission and recipient that it is about.
 //!
-//! The steps, best first: return token, Original-Envelope-Id, Message-ID of the returned header,
-//! X-Rebound-Id of the returned header. A new way to find a submission is a new step here.
+//! `rungs` looks up what a report names; what that leads to are the steps here, best first, and
+//! each recipient of the report gets its place on one of them.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
-use super::{BOUNCES_PER_MESSAGE_MAX, SUBMISSIONS_PER_ID_MAX};
+use super::BOUNCES_PER_MESSAGE_MAX;
 use crate::bounce::{Facts, RecipientFacts};
 use crate::mail::QueueId;
 use crate::mail::address::canonical;
-use crate::store::record::{BounceKey, Confidence, Match, MatchMethod, Origin, ReportReceived};
-use crate::store::{MessageRecord, Store, StoreError};
+use crate::mail::wrapped_address::unwrapped;
+use crate::store::MessageRecord;
+use crate::store::record::{BounceKey, Confidence, Match, MatchMethod, Origin};
 
 /// Every submission that a report leads to, best step first.
 pub(super) struct Ladder {
     steps: Vec<Step>,
+    /// Whether a guess may change a state, because the operator wants it to.
+    low_confidence_changes_state: bool,
 }
 
 /// One submission, and how the report led to it.
 struct Step {
     method: MatchMethod,
-    /// The recipient that the return token names.
-    token_recipient: Option<u32>,
+    /// The only recipient that it speaks of, where that is known: the return token's, or the one
+    /// that was looked for.
+    only: Option<u32>,
     message: MessageRecord,
     /// The places of the recipients by their comparable form.
     places: HashMap<String, u32>,
@@ -49,70 +53,78 @@ pub(super) struct Found {
     pub(super) matched: Match,
 }
 
+/// A step for one recipient of a report.
+struct Foothold<'a> {
+    step: &'a Step,
+    index: u32,
+    is_named: bool,
+    confidence: Confidence,
+}
+
 impl Ladder {
-    /// Looks up everything that the report names.
-    pub(super) fn climb(
-        store: &Store,
-        received: &ReportReceived,
-        facts: &Facts,
-    ) -> Result<Self, StoreError> {
-        let mut ladder = Self { steps: Vec::new() };
-        for (queue_id, recipient) in &received.tokens {
-            ladder.step(store, MatchMethod::Token, *queue_id, Some(*recipient))?;
-        }
-        let envelope_id = facts.report.envelope_id.as_deref();
-        if let Some(queue_id) = envelope_id.and_then(|id| QueueId::parse(id.trim())) {
-            ladder.step(store, MatchMethod::EnvelopeId, queue_id, None)?;
-        }
-        if let Some(message_id) = &facts.original.message_id {
-            let queue_ids = store.by_message_id(message_id)?;
-            for queue_id in queue_ids.into_iter().take(SUBMISSIONS_PER_ID_MAX) {
-                ladder.step(store, MatchMethod::MessageId, queue_id, None)?;
-            }
-        }
-        if let Some(queue_id) = facts.original.rebound_id {
-            ladder.step(store, MatchMethod::ReboundId, queue_id, None)?;
-        }
-        Ok(ladder)
+    /// A ladder without steps.
+    pub(super) fn new(low_confidence_changes_state: bool) -> Self {
+        Self { steps: Vec::new(), low_confidence_changes_state }
+    }
+
+    /// Adds a submission that the report leads to; `only` is the recipient that it speaks of,
+    /// where that is known.
+    pub(super) fn add(&mut self, method: MatchMethod, message: MessageRecord, only: Option<u32>) {
+        let queue_id = message.submission.queue_id;
+        self.steps.extend(Step::new(method, only, message));
+        tracing::debug!(%queue_id, ?method, steps = self.steps.len(), "correlation step");
+    }
+
+    /// Whether the submission is one of the steps already.
+    pub(super) fn has(&self, queue_id: QueueId, only: Option<u32>) -> bool {
+        let same = |step: &Step| step.message.submission.queue_id == queue_id && step.only == only;
+        self.steps.iter().any(same)
+    }
+
+    /// Whether the report leads nowhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Whether all that the report says of recipients has a place that is more than a guess.
+    pub(super) fn is_settled(&self, facts: &Facts) -> bool {
+        let is_sure = |recipient: &RecipientFacts| {
+            self.foothold(recipient).is_some_and(|found| found.confidence > Confidence::Low)
+        };
+        !self.is_empty() && facts.report.recipients.iter().all(is_sure)
     }
 
     /// Where what the report says of one recipient belongs.
-    ///
-    /// A token decides alone: whatever address failed in the end, it failed for the recipient
-    /// that the token names. An id needs a recipient of that mail; without one it is believed,
-    /// with low confidence, of a mail that has only one.
     pub(super) fn place(&self, recipient: &RecipientFacts) -> Place {
+        match self.foothold(recipient) {
+            Some(found) => found.take(self.low_confidence_changes_state),
+            None => Place { found: None, is_full: false },
+        }
+    }
+
+    /// A token decides alone: whatever address failed in the end, it failed for the recipient
+    /// that the token names. An id needs a recipient of that mail; without one, an id that only
+    /// that mail has is believed, with low confidence, of a mail that has only one.
+    fn foothold(&self, recipient: &RecipientFacts) -> Option<Foothold<'_>> {
         let names = names(recipient);
-        let by_token = || self.steps.iter().filter(|step| step.token_recipient.is_some());
-        let by_id = || self.steps.iter().filter(|step| step.token_recipient.is_none());
-        let token_named = by_token().find_map(|step| {
-            let index = step.token_recipient?;
-            names
-                .iter()
-                .any(|name| step.places.get(name) == Some(&index))
-                .then(|| step.take(index, true, Confidence::Certain))
-        });
-        token_named
+        let by_token = || self.steps.iter().filter(|step| step.method == MatchMethod::Token);
+        by_token()
+            .find_map(|step| step.named(&names))
             .or_else(|| {
                 let step = by_token().next()?;
-                Some(step.take(step.token_recipient?, false, Confidence::Certain))
+                Some(step.unnamed(step.only?, Confidence::Certain))
             })
+            .or_else(|| self.steps.iter().find_map(|step| step.named(&names)))
             .or_else(|| {
-                by_id().find_map(|step| {
-                    let index = names.iter().find_map(|name| step.places.get(name))?;
-                    Some(step.take(*index, true, Confidence::High))
-                })
+                let step = self.steps.iter().find(|step| step.is_unmistakable())?;
+                Some(step.unnamed(0, Confidence::Low))
             })
-            .or_else(|| {
-                let alone = |step: &&Step| step.message.submission.envelope.recipients.len() == 1;
-                Some(by_id().find(alone)?.take(0, false, Confidence::Low))
-            })
-            .unwrap_or(Place { found: None, is_full: false })
     }
 
     /// The submission whose return token the report came for.
-    pub(super) fn by_token(&self) -> Option<&MessageRecord> {
-        self.steps.iter().find(|step| step.token_recipient.is_some()).map(|step| &step.message)
+    pub(super) fn message_of_token(&self) -> Option<&MessageRecord> {
+        let step = self.steps.iter().find(|step| step.method == MatchMethod::Token)?;
+        Some(&step.message)
     }
 
     /// Whether the report is about a notice of ours.
@@ -121,9 +133,15 @@ impl Ladder {
     }
 
     /// The submission that a report is tied to as a whole: by its token, else by the best id
-    /// that leads to a single one.
+    /// that names a single one. To answer a mail is not to report of it.
     pub(super) fn tied(&self) -> Option<QueueId> {
-        self.steps.first().map(|step| step.message.submission.queue_id)
+        let step = self.steps.first().filter(|step| step.method < MatchMethod::References)?;
+        Some(step.message.submission.queue_id)
+    }
+
+    /// Whether nothing but a recipient led to a submission.
+    pub(super) fn is_guessed(&self) -> bool {
+        self.steps.first().is_some_and(|step| step.method == MatchMethod::Recipient)
     }
 
     /// The bounces that are recorded already for the submissions the report leads to.
@@ -131,67 +149,80 @@ impl Ladder {
         let bounces = self.steps.iter().flat_map(|step| &step.message.bounces);
         bounces.map(|bounce| bounce.key).collect()
     }
-
-    fn step(
-        &mut self,
-        store: &Store,
-        method: MatchMethod,
-        queue_id: QueueId,
-        token_recipient: Option<u32>,
-    ) -> Result<(), StoreError> {
-        let same = |step: &Step| {
-            step.message.submission.queue_id == queue_id && step.token_recipient == token_recipient
-        };
-        if self.steps.iter().any(same) {
-            return Ok(());
-        }
-        if let Ok(message) = store.message(queue_id)? {
-            self.steps.extend(Step::new(method, token_recipient, message));
-        }
-        tracing::debug!(%queue_id, ?method, steps = self.steps.len(), "correlation step");
-        Ok(())
-    }
 }
 
 impl Step {
     /// `None` when a token names a recipient that the submission does not have.
-    fn new(
-        method: MatchMethod,
-        token_recipient: Option<u32>,
-        message: MessageRecord,
-    ) -> Option<Self> {
+    fn new(method: MatchMethod, only: Option<u32>, message: MessageRecord) -> Option<Self> {
         let recipients = &message.submission.envelope.recipients;
         let mut places = HashMap::with_capacity(recipients.len());
         for (index, recipient) in (0_u32..).zip(recipients) {
             places.entry(comparable(recipient.address.as_str())).or_insert(index);
         }
-        let exists = token_recipient
-            .is_none_or(|index| usize::try_from(index).is_ok_and(|i| i < recipients.len()));
+        let exists =
+            only.is_none_or(|index| usize::try_from(index).is_ok_and(|i| i < recipients.len()));
         let room = Cell::new(BOUNCES_PER_MESSAGE_MAX.saturating_sub(message.bounces.len()));
-        exists.then_some(Self { method, token_recipient, message, places, room })
+        exists.then_some(Self { method, only, message, places, room })
     }
 
-    fn take(&self, recipient_index: u32, is_named: bool, confidence: Confidence) -> Place {
-        let submission = &self.message.submission;
-        let recipient = usize::try_from(recipient_index)
+    /// This step, where one of the names is a recipient that it speaks of.
+    fn named(&self, names: &[String]) -> Option<Foothold<'_>> {
+        let mut indexes = names.iter().filter_map(|name| self.places.get(name)).copied();
+        let index = indexes.find(|index| self.only.is_none_or(|only| only == *index))?;
+        let confidence = match self.method {
+            MatchMethod::Token => Confidence::Certain,
+            MatchMethod::Recipient => Confidence::Low,
+            _ => Confidence::High,
+        };
+        Some(Foothold { step: self, index, is_named: true, confidence })
+    }
+
+    /// This step for a recipient whose address the report does not give.
+    fn unnamed(&self, index: u32, confidence: Confidence) -> Foothold<'_> {
+        Foothold { step: self, index, is_named: false, confidence }
+    }
+
+    /// Whether the id that led here names this mail alone, which has one recipient. The ids of
+    /// other hosts, and of mails that are answered, do not.
+    fn is_unmistakable(&self) -> bool {
+        self.method <= MatchMethod::ReboundId
+            && self.message.submission.envelope.recipients.len() == 1
+    }
+}
+
+impl Foothold<'_> {
+    fn take(self, low_confidence_changes_state: bool) -> Place {
+        let submission = &self.step.message.submission;
+        let recipient = usize::try_from(self.index)
             .ok()
             .and_then(|index| submission.envelope.recipients.get(index))
             .map(|recipient| recipient.address.to_string())
             .unwrap_or_default();
-        let room = self.room.get();
-        self.room.set(room.saturating_sub(1));
-        let matched = Match { method: self.method, confidence };
-        let queue_id = submission.queue_id;
-        let found = Found { queue_id, recipient_index, recipient, is_named, matched };
+        let room = self.step.room.get();
+        self.step.room.set(room.saturating_sub(1));
+        let is_guess = self.confidence == Confidence::Low;
+        let matched = Match {
+            changes_state: is_guess && low_confidence_changes_state,
+            ..Match::new(self.step.method, self.confidence)
+        };
+        let found = Found {
+            queue_id: submission.queue_id,
+            recipient_index: self.index,
+            recipient,
+            is_named: self.is_named,
+            matched,
+        };
         Place { found: Some(found), is_full: room == 0 }
     }
 }
 
 /// The form in which an address of a report is compared with those of an envelope.
 ///
-/// Beside the case and the labels of a domain, reports add angle brackets and quote local parts that need no quotes.
+/// Beside the case and the labels of a domain, reports add angle brackets, quote local parts that
+/// need no quotes, and name addresses as a forwarder has wrapped them.
 pub(super) fn comparable(address: &str) -> String {
-    let address = canonical(address.trim().trim_start_matches('<').trim_end_matches('>'));
+    let address = address.trim().trim_start_matches('<').trim_end_matches('>').to_lowercase();
+    let address = canonical(&unwrapped(&address));
     let Some((local, domain)) = address.rsplit_once('@') else { return address };
     let unquoted = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match unquoted {
@@ -201,7 +232,7 @@ pub(super) fn comparable(address: &str) -> String {
 }
 
 /// The names a report has for a recipient: as the sender gave it, then as it was in the end.
-fn names(recipient: &RecipientFacts) -> Vec<String> {
+pub(super) fn names(recipient: &RecipientFacts) -> Vec<String> {
     let names = recipient.original_recipient.iter().chain([&recipient.final_recipient]);
     names.map(|name| comparable(name)).filter(|name| !name.is_empty()).collect()
 }
@@ -212,10 +243,14 @@ mod tests {
     use crate::capture::testing::{id, submission};
     use crate::mail::Address;
 
-    fn step(method: MatchMethod, token_recipient: Option<u32>, recipients: &[&str]) -> Step {
-        let submission = submission(id(u32::from(token_recipient.is_some())), recipients);
+    fn step(method: MatchMethod, only: Option<u32>, recipients: &[&str]) -> Step {
+        let submission = submission(id(u32::from(only.is_some())), recipients);
         let message = MessageRecord { submission, attempts: vec![], bounces: vec![] };
-        Step::new(method, token_recipient, message).unwrap()
+        Step::new(method, only, message).unwrap()
+    }
+
+    fn ladder(steps: Vec<Step>) -> Ladder {
+        Ladder { steps, ..Ladder::new(false) }
     }
 
     fn said(final_recipient: &str, original_recipient: Option<&str>) -> RecipientFacts {
@@ -235,8 +270,7 @@ mod tests {
     fn a_token_names_its_recipient_whatever_the_report_says() {
         use MatchMethod::{MessageId, Token};
         let both = ["a@example.com", "b@example.com"];
-        let ladder =
-            Ladder { steps: vec![step(Token, Some(1), &both), step(MessageId, None, &both)] };
+        let ladder = ladder(vec![step(Token, Some(1), &both), step(MessageId, None, &both)]);
         for said in [
             said("b@example.com", None),
             said("forwarded@elsewhere.example", None),
@@ -252,8 +286,7 @@ mod tests {
     fn several_tokens_are_told_apart_by_their_recipients() {
         use MatchMethod::Token;
         let both = ["a@example.com", "b@example.com"];
-        let ladder =
-            Ladder { steps: vec![step(Token, Some(0), &both), step(Token, Some(1), &both)] };
+        let ladder = ladder(vec![step(Token, Some(0), &both), step(Token, Some(1), &both)]);
         assert_eq!(place(&ladder, &said("B@EXAMPLE.com", None)).unwrap().2, 1);
         assert_eq!(place(&ladder, &said("x@y", Some("a@example.com"))).unwrap().2, 0);
         assert_eq!(place(&ladder, &said("x@y", None)).unwrap().2, 0);
@@ -263,12 +296,10 @@ mod tests {
     fn an_id_needs_a_recipient_of_that_mail() {
         use MatchMethod::{EnvelopeId, MessageId};
         let both = ["a@example.com", "B.b@Example.com"];
-        let ladder = Ladder {
-            steps: vec![
-                step(EnvelopeId, None, &["c@example.com", "d@x"]),
-                step(MessageId, None, &both),
-            ],
-        };
+        let ladder = ladder(vec![
+            step(EnvelopeId, None, &["c@example.com", "d@x"]),
+            step(MessageId, None, &both),
+        ]);
         for (said, want) in [
             (said("a@example.com", None), Some((MessageId, Confidence::High, 0))),
             (said("<b.B@EXAMPLE.COM>", None), Some((MessageId, Confidence::High, 1))),
@@ -284,10 +315,10 @@ mod tests {
 
     #[test]
     fn an_id_alone_is_believed_a_little_of_a_mail_with_one_recipient() {
-        let ladder = Ladder { steps: vec![step(MatchMethod::MessageId, None, &["a@example.com"])] };
+        let known = ladder(vec![step(MatchMethod::MessageId, None, &["a@example.com"])]);
         let want = Some((MatchMethod::MessageId, Confidence::Low, 0));
-        assert_eq!(place(&ladder, &said("alias@elsewhere.example", None)), want);
-        assert_eq!(place(&Ladder { steps: vec![] }, &said("a@example.com", None)), None);
+        assert_eq!(place(&known, &said("alias@elsewhere.example", None)), want);
+        assert_eq!(place(&ladder(vec![]), &said("a@example.com", None)), None);
     }
 
     #[test]
@@ -310,6 +341,9 @@ mod tests {
             (r#""a b"@c"#, "a b@c", false),
             (r#""a\"b"@c"#, r#"a\"b@c"#, false),
             ("a+x@b", "a@b", false),
+            ("prvs=0123456789=A@b", "a@b", true),
+            ("<SRS0=xyz=TT=b.example=a@fwd.example>", "a@b.example", true),
+            ("prvs=0123456789=a+x@b", "a@b", false),
         ] {
             assert_eq!(comparable(left) == comparable(right), want, "{left} {right}");
         }

@@ -35,7 +35,7 @@ pub(super) fn inline(
         recipient: address.to_string(),
         queue_id: Some(message.queue_id),
         recipient_index: Some(attempt.recipient),
-        matched: Some(Match { method: MatchMethod::Conversation, confidence: Confidence::Certain }),
+        matched: Some(Match::new(MatchMethod::Conversation, Confidence::Certain)),
         report_id: None,
         response: attempt_response(attempt, rules),
         mta: attempt.remote_mta.as_deref().map(|mta| mta_name(mta).to_owned()),
@@ -58,7 +58,7 @@ pub(super) fn reported(
 ) -> Bounce {
     let found = place.found.as_ref();
     let scope = match found {
-        Some(found) if found.matched.confidence > Confidence::Low => {
+        Some(found) if found.matched.is_believed() => {
             KeyScope::Recipient(found.queue_id, found.recipient_index)
         }
         // What is not to be trusted must not stand in the way of what is.
@@ -178,7 +178,7 @@ fn of_category(category: Category) -> Classification {
 }
 
 /// The name in `name[ip]:port`, or what stands there for it.
-fn mta_name(mta: &str) -> &str {
+pub(super) fn mta_name(mta: &str) -> &str {
     match mta.split_once('[') {
         Some((name, _)) if !name.is_empty() => name,
         _ => mta,
@@ -274,7 +274,7 @@ mod tests {
     }
 
     fn at(is_named: bool, confidence: Confidence) -> Place {
-        let matched = Match { method: MatchMethod::MessageId, confidence };
+        let matched = Match::new(MatchMethod::MessageId, confidence);
         let recipient = "a@example.com".to_owned();
         let found = Found { queue_id: id(1), recipient_index: 0, recipient, is_named, matched };
         Place { found: Some(found), is_full: false }

@@ -3,11 +3,15 @@
 //! Evidence is classified, tied to its submission and written in one atomic batch; the same
 //! evidence twice makes one bounce.
 //! **Invariant:** only a return token, or a known id together with a recipient of that mail, may
-//! change the state of a recipient; everything else is kept and shown.
+//! change the state of a recipient; everything else is kept and shown, and changes states only
+//! where the operator wants guesses to.
 
+mod addressed;
 mod correlate;
 mod evidence;
+mod options;
 mod reread;
+mod rungs;
 #[cfg(test)]
 mod testing;
 
@@ -15,9 +19,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::bounce::{self, Action, Facts, RecipientFacts, Rules, Verdict};
+use crate::bounce::{self, Action, AliasRules, Facts, RecipientFacts, Verdict};
 use crate::clock::Clock;
-use crate::mail::{Address, QueueId, ReversePath, Timestamp};
+use crate::mail::{MessageId, QueueId, ReversePath, Timestamp};
 use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
 use crate::secret::KeyRing;
@@ -27,7 +31,9 @@ use crate::store::record::{
 };
 use crate::store::{LiveMessage, ReportRecord, Store, StoreError, Ticket};
 use correlate::Ladder;
+use rungs::Search;
 
+pub use options::{Forward, Options, ReturnPath, RuleSets};
 pub use reread::{Change, Difference, Mode};
 
 /// The funnel; clones share it.
@@ -38,34 +44,13 @@ pub struct Capture {
 
 struct Inner {
     store: Store,
-    rules: RwLock<Arc<Rules>>,
+    rules: RwLock<Arc<RuleSets>>,
     keyring: Arc<KeyRing>,
     clock: Clock,
     metrics: Metrics,
     options: Options,
     /// Held from the look for earlier copies of a report to the write, so that they are one.
     writing: Mutex<()>,
-}
-
-/// What is done with reports beside recording them.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Where reports go on to.
-    pub forward_to: Forward,
-    /// Who gets reports that match nothing; nobody without it.
-    pub postmaster: Option<Address>,
-}
-
-/// Where reports caught at our return path go on to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Forward {
-    /// To the reverse-path that the app had used; those that match nothing to the postmaster.
-    #[default]
-    Original,
-    /// Nowhere.
-    Nowhere,
-    /// All to one address.
-    To(Address),
 }
 
 /// What was read from a report.
@@ -80,7 +65,7 @@ impl Capture {
     /// A funnel into `store`.
     pub fn new(
         store: Store,
-        rules: Rules,
+        rules: RuleSets,
         keyring: Arc<KeyRing>,
         clock: Clock,
         metrics: Metrics,
@@ -91,36 +76,40 @@ impl Capture {
         Self { inner: Arc::new(Inner { store, rules, keyring, clock, metrics, options, writing }) }
     }
 
-    /// From now on these rules classify.
-    pub fn set_rules(&self, rules: Rules) {
+    /// From now on these rules hold.
+    pub fn set_rules(&self, rules: RuleSets) {
         *self.inner.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
-    /// The rules that classify now.
-    pub fn rules(&self) -> Arc<Rules> {
+    /// The rules that hold now.
+    pub fn rules(&self) -> Arc<RuleSets> {
         Arc::clone(&self.inner.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Records finished attempts of one mail, with a bounce for each that ends its recipient
-    /// as failed or expired; the store leaves out those that a report has brought already.
+    /// Records finished attempts of one mail, with what the next hop calls the mail from then on,
+    /// and with a bounce for each that ends its recipient as failed or expired; the store leaves
+    /// out those that a report has brought already.
     ///
     /// # Errors
     /// When the store does not take the batch.
     pub fn outcomes(
         &self,
         message: &LiveMessage,
-        attempts: Vec<Attempt>,
+        mut attempts: Vec<Attempt>,
     ) -> Result<Ticket, StoreError> {
         let ends = |attempt: &&Attempt| {
             matches!(attempt.decision, Decision::Failed | Decision::Expired)
                 && message.origin == Origin::App
         };
         let rules = self.rules();
+        for attempt in &mut attempts {
+            attempt.alias = alias(message, attempt, &rules.aliases);
+        }
         let now = self.inner.clock.now();
         let bounces: Vec<Bounce> = attempts
             .iter()
             .filter(ends)
-            .filter_map(|attempt| evidence::inline(message, attempt, &rules, now))
+            .filter_map(|attempt| evidence::inline(message, attempt, &rules.classes, now))
             .collect();
         for bounce in &bounces {
             let category = bounce.response.classification.category;
@@ -157,14 +146,14 @@ impl Capture {
             captured.matched = earlier.matched;
             captured.own_notice |= earlier.own_notice;
         } else if !captured.own_notice {
-            let ladder = Ladder::climb(&self.inner.store, &received, &facts)?;
+            let ladder = self.climb(&received, &facts)?;
             if ladder.leads_to_notice() {
                 captured.own_notice = true;
             } else {
                 let known = self.known(&received, &ladder)?;
                 let read = self.bounces(&received, &facts, &ladder, known, captured.captured_at);
                 (bounces, captured.matched) = (read.bounces, read.matched);
-                captured.forward_to = self.forward_to(&captured, &ladder);
+                captured.forward_to = self.forward_to(&received, &captured, &ladder);
             }
         }
         self.tell(&received, &captured, &bounces);
@@ -172,6 +161,22 @@ impl Capture {
         // The report itself is on disk, so that losing this write means reading it once more.
         drop(self.inner.store.commit(batch)?);
         Ok(captured)
+    }
+
+    /// Everything that a report leads to.
+    fn climb(&self, received: &ReportReceived, facts: &Facts) -> Result<Ladder, StoreError> {
+        Ladder::climb(&Search {
+            store: &self.inner.store,
+            tokens: &self.tokens(received),
+            facts,
+            received_at: received.received_at,
+            options: &self.inner.options,
+        })
+    }
+
+    /// What the valid return tokens of a report name.
+    fn tokens(&self, received: &ReportReceived) -> Vec<(QueueId, u32)> {
+        addressed::tokens(received, &self.inner.keyring, &self.inner.options.return_path)
     }
 
     /// The bounces that are recorded for what a report is about, or were when it came before.
@@ -212,7 +217,8 @@ impl Capture {
         for recipient in said.iter().take(BOUNCES_PER_REPORT_MAX) {
             let place = ladder.place(recipient);
             matched.extend(place.found.as_ref().map(|found| found.queue_id));
-            let mut bounce = evidence::reported(received, facts, recipient, &place, &rules, now);
+            let rules = &rules.classes;
+            let mut bounce = evidence::reported(received, facts, recipient, &place, rules, now);
             if place.is_full || !known.insert(bounce.key) {
                 continue;
             }
@@ -247,27 +253,38 @@ impl Capture {
             return Ok(None);
         }
         let Ok(record) = self.inner.store.report(id)? else { return Ok(None) };
-        let covers = received.tokens.iter().all(|token| record.received.tokens.contains(token));
+        let known = self.tokens(&record.received);
+        let covers = self.tokens(received).iter().all(|token| known.contains(token));
         Ok(record.captured.filter(|_captured| covers))
     }
 
     /// Where a report goes on to, which has changed nothing of what is recorded.
-    fn forward_to(&self, captured: &ReportCaptured, ladder: &Ladder) -> Option<String> {
+    ///
+    /// Its app gets what was caught at our return path. What only named it in its header was
+    /// delivered where the app reads it. A guess is no reason to keep it from the postmaster.
+    fn forward_to(
+        &self,
+        received: &ReportReceived,
+        captured: &ReportCaptured,
+        ladder: &Ladder,
+    ) -> Option<String> {
         let options = &self.inner.options;
         match &options.forward_to {
             Forward::Nowhere => None,
             Forward::To(address) => Some(address.to_string()),
-            Forward::Original => match ladder.by_token() {
-                Some(message) if !message.submission.dsn => None,
-                Some(message) => match &message.submission.envelope.reverse_path {
-                    ReversePath::Address(address) => Some(address.to_string()),
-                    ReversePath::Null(()) => None,
-                },
-                None if captured.matched.is_empty() => {
-                    options.postmaster.as_ref().map(ToString::to_string)
+            Forward::Original => {
+                match ladder.message_of_token().filter(|_| !received.tokens.is_empty()) {
+                    Some(message) if !message.submission.dsn => None,
+                    Some(message) => match &message.submission.envelope.reverse_path {
+                        ReversePath::Address(address) => Some(address.to_string()),
+                        ReversePath::Null(()) => None,
+                    },
+                    None if captured.matched.is_empty() || ladder.is_guessed() => {
+                        options.postmaster.as_ref().map(ToString::to_string)
+                    }
+                    None => None,
                 }
-                None => None,
-            },
+            }
         }
     }
 
@@ -312,6 +329,16 @@ impl Capture {
             });
         }
     }
+}
+
+/// The Message-ID that the next hop gave a mail instead of its own when it took it.
+fn alias(message: &LiveMessage, attempt: &Attempt, rules: &AliasRules) -> Option<MessageId> {
+    if attempt.decision != Decision::Relayed {
+        return None;
+    }
+    let host = evidence::mta_name(attempt.remote_mta.as_deref()?);
+    let alias = rules.alias(host, &attempt.reply.as_ref()?.text)?;
+    (alias != message.message_id).then_some(alias)
 }
 
 /// What a report reports of a recipient that it does not name; `None` when it is not about a
@@ -362,7 +389,7 @@ const NOTICE_FIELD: &str = "x-rebound-notice";
 mod tests {
     use super::testing::{NOW, TestStore, attempt, dsn, id, live, report, submission};
     use super::*;
-    use crate::mail::{Reply, Stage};
+    use crate::mail::{Address, Reply, Stage};
     use crate::store::record::{Confidence, MatchMethod};
     use crate::store::state::State;
 
@@ -388,7 +415,7 @@ mod tests {
             };
             let capture = Capture::new(
                 store.store.clone(),
-                Rules::compiled_in(),
+                RuleSets::compiled_in(),
                 Arc::clone(&keyring),
                 clock,
                 Metrics::new(),

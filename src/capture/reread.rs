@@ -7,7 +7,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Capture;
-use super::correlate::Ladder;
 use crate::bounce::{self, Verdict};
 use crate::mail::{QueueId, Timestamp};
 use crate::store::record::{Batch, Bounce, BounceKey, ReportCaptured, ReportId};
@@ -75,7 +74,7 @@ impl Capture {
         if captured.own_notice || self.is_own_notice(&facts) || self.earlier(&received)?.is_some() {
             return Ok(None);
         }
-        let ladder = Ladder::climb(&self.inner.store, &received, &facts)?;
+        let ladder = self.climb(&received, &facts)?;
         if ladder.leads_to_notice() {
             return Ok(None);
         }
@@ -185,8 +184,8 @@ fn is_revision(was: &Bounce, now: &Bounce) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Options;
     use super::super::testing::{NOW, TestStore, dsn, id, report, submission};
+    use super::super::{Options, RuleSets};
     use super::*;
     use crate::bounce::{Category, Rules};
     use crate::clock::Clock;
@@ -202,11 +201,15 @@ mod tests {
     const RETURNED: &str = "Message-ID: <m1@app.example>\r\nSubject: one\r\n";
     const REPORT: ReportId = ReportId(QueueId::from_bytes([1; 10]));
 
+    fn with(classes: Rules) -> RuleSets {
+        RuleSets { classes, ..RuleSets::compiled_in() }
+    }
+
     fn capture(store: &TestStore, clock: &Clock, rules: &str) -> Capture {
         let keyring = Arc::new(KeyRing::from_secret([7; 32]));
         let options =
             Options { postmaster: Address::parse("post@example.com").ok(), ..Options::default() };
-        let rules = Rules::parse(rules).unwrap();
+        let rules = with(Rules::parse(rules).unwrap());
         let store = store.store.clone();
         Capture::new(store, rules, keyring, clock.clone(), Metrics::new(), options)
     }
@@ -251,7 +254,7 @@ mod tests {
         assert_eq!(owed.len(), 1);
         assert!(reread(&old, report_id, Mode::Apply).await.is_none(), "nothing has changed");
 
-        old.set_rules(Rules::compiled_in());
+        old.set_rules(RuleSets::compiled_in());
         let shown = reread(&old, report_id, Mode::Show).await.unwrap();
         assert_eq!((shown.verdict_was, shown.verdict), (Verdict::Bounce, Verdict::Bounce));
         let states = store.states(id(1));
@@ -272,7 +275,7 @@ mod tests {
             assert_eq!(store.states(id(1)), states);
             assert_eq!(store.store.owed_forwards(10), owed, "it is forwarded once");
             let new = capture(&store, &clock, "");
-            new.set_rules(Rules::compiled_in());
+            new.set_rules(RuleSets::compiled_in());
             assert!(reread(&new, report_id, Mode::Apply).await.is_none(), "it is done");
             drop(new);
             store.reopen(&clock).await;

@@ -87,6 +87,7 @@ pub(super) fn attempt(recipient: u32, stage: Stage, decision: Decision) -> Attem
         reply: None,
         error: None,
         remote_queue_id: None,
+        alias: None,
         tls: None,
         decision,
         notice_owed: false,

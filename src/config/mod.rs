@@ -349,6 +349,10 @@ pub struct Bounces {
     pub window: Span,
     /// Rules instead of the compiled-in ones; empty means those.
     pub rules_file: PathBuf,
+    /// Rules for what next hops call a mail instead of the compiled-in ones; empty means those.
+    pub alias_rules_file: PathBuf,
+    /// Whether a match of low confidence changes a state, too.
+    pub low_confidence_changes_state: bool,
 }
 
 /// How long things are kept.

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::DaemonError;
-use crate::bounce::Rules;
-use crate::config::{Loaded, Settings};
+use crate::bounce::{AliasRules, Rules, RulesError};
+use crate::capture::RuleSets;
+use crate::config::Loaded;
 use crate::mail::Timestamp;
 use crate::net::tls::ServerTls;
 use crate::relay::Relay;
@@ -18,7 +19,7 @@ use crate::secret::KeyRing;
 /// Everything that was read from the files which the settings name.
 pub(super) struct Prepared {
     pub(super) keys: Arc<KeyRing>,
-    pub(super) rules: Rules,
+    pub(super) rules: RuleSets,
     pub(super) tls: Option<Arc<ServerTls>>,
     pub(super) relay: Relay,
 }
@@ -37,9 +38,16 @@ impl Prepared {
 ///
 /// # Errors
 /// With the setting that names what is missing or wrong.
-pub(super) fn read(loaded: &Loaded) -> Result<(Rules, Option<Arc<ServerTls>>, Relay), DaemonError> {
+pub(super) fn read(
+    loaded: &Loaded,
+) -> Result<(RuleSets, Option<Arc<ServerTls>>, Relay), DaemonError> {
     let settings = &loaded.settings;
-    let rules = rules(settings).map_err(wrong(loaded, "bounces.rules_file"))?;
+    let classes = rules(&settings.bounces.rules_file, Rules::parse, Rules::compiled_in)
+        .map_err(wrong(loaded, "bounces.rules_file"))?;
+    let file = &settings.bounces.alias_rules_file;
+    let aliases = rules(file, AliasRules::parse, AliasRules::compiled_in)
+        .map_err(wrong(loaded, "bounces.alias_rules_file"))?;
+    let rules = RuleSets { classes, aliases };
     let tls = match settings.tls.certificates.as_slice() {
         [] => None,
         certificates => Some(Arc::new(
@@ -69,10 +77,15 @@ pub(super) fn given(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| !path.as_os_str().is_empty())
 }
 
-/// The rules of the settings' file, or the compiled-in ones.
-fn rules(settings: &Settings) -> Result<Rules, Box<dyn Error + Send + Sync>> {
-    match given(&settings.bounces.rules_file) {
-        Some(path) => Ok(Rules::parse(&std::fs::read_to_string(path)?)?),
-        None => Ok(Rules::compiled_in()),
-    }
+/// The rules of a file, or the compiled-in ones; what is wrong is told with file and line.
+fn rules<T>(
+    path: &Path,
+    parse: fn(&str) -> Result<T, RulesError>,
+    compiled_in: fn() -> T,
+) -> Result<T, Box<dyn Error + Send + Sync>> {
+    let Some(path) = given(path) else { return Ok(compiled_in()) };
+    let shown = path.display();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    Ok(parse(&text).map_err(|error| format!("{shown}, {error}"))?)
 }

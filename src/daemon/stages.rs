@@ -319,7 +319,20 @@ fn capture_options(settings: &Settings) -> capture::Options {
         ForwardTo::None => Forward::Nowhere,
         ForwardTo::Address(address) => Forward::To(address.clone()),
     };
-    capture::Options { forward_to, postmaster: Address::parse(&settings.postmaster).ok() }
+    let own = &settings.return_path;
+    capture::Options {
+        forward_to,
+        postmaster: Address::parse(&settings.postmaster).ok(),
+        return_path: capture::ReturnPath {
+            prefix: own.prefix.clone(),
+            delimiter: own.delimiter,
+            domain: own.domain.clone(),
+            token_lifetime: own.token_lifetime.duration(),
+        },
+        bounce_window: settings.bounces.window.duration(),
+        queue_lifetime: settings.queue.lifetime.duration(),
+        low_confidence_changes_state: settings.bounces.low_confidence_changes_state,
+    }
 }
 
 fn not_bound(loaded: &Loaded, key: &str, error: BindError) -> DaemonError {

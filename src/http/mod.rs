@@ -56,7 +56,8 @@ impl HttpState {
 mod tests {
     use super::auth::{Policy, Scope, TokenFile};
     use super::*;
-    use crate::bounce::{Action, Category, Classification, Rules};
+    use crate::bounce::{Action, Category, Classification};
+    use crate::capture::RuleSets;
     use crate::mail::{
         Address, Envelope, MessageId, QueueId, Recipient, Reply, ReversePath, Stage, Timestamp,
         envelope::BodyKind,
@@ -99,7 +100,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let capture = Capture::new(
                 store.clone(),
-                Rules::compiled_in(),
+                RuleSets::compiled_in(),
                 Arc::new(KeyRing::from_secret([7; 32])),
                 clock.clone(),
                 Metrics::new(),
@@ -206,6 +207,7 @@ mod tests {
             reply: Reply::parse("550 5.1.1 no such user"),
             error: None,
             remote_queue_id: None,
+            alias: None,
             tls: None,
             decision: Decision::Failed,
             notice_owed: false,
@@ -225,10 +227,7 @@ mod tests {
             recipient: "gone@example.com".to_owned(),
             queue_id,
             recipient_index: queue_id.map(|_id| 0),
-            matched: queue_id.map(|_id| Match {
-                method: MatchMethod::Conversation,
-                confidence: Confidence::Certain,
-            }),
+            matched: queue_id.map(|_id| Match::new(MatchMethod::Conversation, Confidence::Certain)),
             report_id: report,
             response: Response {
                 source: "smtp".to_owned(),

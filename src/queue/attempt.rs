@@ -209,6 +209,7 @@ fn attempt(
         reply,
         error,
         remote_queue_id: outcome.remote_queue_id.clone(),
+        alias: None,
         tls: outcome.tls.clone(),
         decision,
         notice_owed: gives_up && may_notify(mail),

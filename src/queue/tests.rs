@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Context;
 use super::runner::Runner;
 use crate::bounce::{Action, Rules, Subject, Verdict};
-use crate::capture::{self, Capture};
+use crate::capture::{self, Capture, RuleSets};
 use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::mail::envelope::BodyKind;
@@ -54,7 +54,7 @@ impl Bench {
         let metrics = Metrics::new();
         let capture = Capture::new(
             store.clone(),
-            Rules::compiled_in(),
+            RuleSets::compiled_in(),
             Arc::clone(&keys),
             clock.clone(),
             metrics.clone(),
@@ -402,6 +402,7 @@ async fn a_notice_that_a_crash_left_owed_is_written_once() {
         reply: Reply::parse("550 5.1.1 no such user"),
         error: None,
         remote_queue_id: None,
+        alias: None,
         tls: None,
         decision: Decision::Failed,
         notice_owed: true,
@@ -438,7 +439,7 @@ async fn a_recipient_whose_failure_was_reported_meanwhile_is_not_tried() {
         recipient: "a@example.net".to_owned(),
         queue_id: Some(queue_id),
         recipient_index: Some(0),
-        matched: Some(Match { method: MatchMethod::Token, confidence: Confidence::Certain }),
+        matched: Some(Match::new(MatchMethod::Token, Confidence::Certain)),
         report_id: Some(ReportId(id)),
         response: Response {
             source: "smtp".to_owned(),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::layout::{self, FrameRef, Kind, Location, ReportPart};
 use super::live::Standing;
 use super::record::{
-    Attempt, Bounce, NoticeSent, ReportCaptured, ReportId, ReportReceived, Submission,
+    Attempt, Bounce, Decision, NoticeSent, Origin, ReportCaptured, ReportId, ReportReceived,
+    Submission,
 };
 use crate::mail::{MessageId, QueueId};
 
@@ -145,22 +146,48 @@ impl Entry {
         })
     }
 
+    /// Keys that end in the queue id of a submission which can be found by something beside its
+    /// own ids; the rows hold nothing else, and belong to the day of the submission.
+    ///
+    /// These are the recipients of an app's mail, and what the next hop that took it calls it.
+    pub(super) fn names(&self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Message(message) if message.origin == Origin::App => {
+                let id = message.queue_id;
+                let recipients = message.envelope.recipients.iter();
+                recipients.map(|to| layout::sent_key(&to.address.canonical(), id)).collect()
+            }
+            Self::Attempt(attempt) if attempt.decision == Decision::Relayed => {
+                let id = attempt.queue_id;
+                let alias = attempt.alias.as_ref().map(|alias| layout::alias_key(alias, id));
+                let remote = attempt.remote_queue_id.as_deref();
+                let remote = remote.map(|remote| layout::remote_queue_id_key(remote, id));
+                alias.into_iter().chain(remote).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The rows that point to it, once it lies at `location`.
     pub(super) fn rows(&self, lsn: u64, location: Location) -> Vec<Row> {
         let place = location.encode();
         let row = |day, key, value: &[u8]| Row { day, key, value: value.to_vec() };
+        let named = |day| self.names().into_iter().map(move |key| row(day, key, &[]));
         match self {
             Self::Message(message) => {
                 let id = message.queue_id;
                 let day = id.time().day();
-                vec![
+                let own = [
                     row(day, layout::submission_key(id), &place),
                     row(day, layout::message_id_key(&message.message_id, id), &place),
-                ]
+                ];
+                own.into_iter().chain(named(day)).collect()
             }
             Self::Attempt(attempt) => {
                 let id = attempt.queue_id;
-                vec![row(id.time().day(), layout::event_key(id, lsn), &place)]
+                let day = id.time().day();
+                let own = row(day, layout::event_key(id, lsn), &place);
+                std::iter::once(own).chain(named(day)).collect()
             }
             Self::Bounce(bounce) => bounce_rows(bounce, lsn, &place),
             Self::Report(report) => {

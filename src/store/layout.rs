@@ -284,6 +284,38 @@ pub(super) fn message_id_prefix(message_id: &MessageId) -> Vec<u8> {
     joined(b'm', &[&message_id_hash(message_id)])
 }
 
+/// `'a' | hash of the alias [16] | !queue id`: newest first; in the day of the message.
+pub(super) fn alias_key(alias: &MessageId, queue_id: QueueId) -> Vec<u8> {
+    joined(b'a', &[&message_id_hash(alias), &inverted(queue_id.as_bytes())])
+}
+
+/// All `'a'` keys of an alias.
+pub(super) fn alias_prefix(alias: &MessageId) -> Vec<u8> {
+    joined(b'a', &[&message_id_hash(alias)])
+}
+
+/// `'n' | hash of the next hop's queue id [16] | !queue id`: newest first; in the day of the
+/// message.
+pub(super) fn remote_queue_id_key(remote: &str, queue_id: QueueId) -> Vec<u8> {
+    joined(b'n', &[&hash16(&[remote]), &inverted(queue_id.as_bytes())])
+}
+
+/// All `'n'` keys of a queue id.
+pub(super) fn remote_queue_id_prefix(remote: &str) -> Vec<u8> {
+    joined(b'n', &[&hash16(&[remote])])
+}
+
+/// `'s' | hash of the address [12] | !queue id`: mail sent to an address, newest first; in the
+/// day of the message.
+pub(super) fn sent_key(address: &str, queue_id: QueueId) -> Vec<u8> {
+    joined(b's', &[&address_hash(address), &inverted(queue_id.as_bytes())])
+}
+
+/// All `'s'` keys of an address.
+pub(super) fn sent_prefix(address: &str) -> Vec<u8> {
+    joined(b's', &[&address_hash(address)])
+}
+
 /// `'e' | queue id | lsn`: what happened to a submission, oldest first; in the day of the message.
 pub(super) fn event_key(queue_id: QueueId, lsn: u64) -> Vec<u8> {
     joined(b'e', &[queue_id.as_bytes(), &lsn.to_be_bytes()])
@@ -383,12 +415,12 @@ pub(super) fn marker_key() -> Vec<u8> {
     vec![b'z']
 }
 
-/// The part of a key by which the filter of a day knows it: tag and hash of `'m'`, `'b'`, `'g'`,
-/// which are looked for in every day.
+/// The part of a key by which the filter of a day knows it: tag and hash of `'m'`, `'a'`, `'n'`,
+/// `'g'`, `'b'`, `'s'`, which are looked for in many days.
 pub(super) fn filtered_prefix(key: &[u8]) -> Option<&[u8]> {
     match key.first()? {
-        b'm' | b'g' => key.get(..17),
-        b'b' => key.get(..13),
+        b'm' | b'a' | b'n' | b'g' => key.get(..17),
+        b'b' | b's' => key.get(..13),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use super::entry::{self, Entry};
 use super::layout::{self, Location, ReportPart};
 use super::pending::PendingMessage;
 use super::record::{
-    Attempt, Bounce, BounceId, BounceKey, ReportCaptured, ReportId, ReportReceived,
+    Attempt, Bounce, BounceId, BounceKey, Decision, ReportCaptured, ReportId, ReportReceived,
 };
 use super::shared::Shared;
 use super::{MessageRecord, Missing, ReportRecord, StoreError};
@@ -52,6 +52,49 @@ impl Shared {
             }
         }
         Ok(found.into_iter().rev().collect())
+    }
+
+    /// The submissions to which a next hop gave this Message-ID, newest first.
+    pub(super) fn by_alias(&self, wanted: &MessageId) -> Result<Vec<QueueId>, StoreError> {
+        let prefix = layout::alias_prefix(wanted);
+        let mut found = Vec::new();
+        for record in self.named(&prefix, Timestamp::default(), NAMED_MAX)? {
+            if record.attempts.iter().any(|attempt| attempt.alias.as_ref() == Some(wanted)) {
+                found.push(record.submission.queue_id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The attempts, of mails taken over since `since`, in which a next hop took the mail under
+    /// this queue id; those of the newest mails first.
+    pub(super) fn by_remote_queue_id(
+        &self,
+        wanted: &str,
+        since: Timestamp,
+    ) -> Result<Vec<Attempt>, StoreError> {
+        let prefix = layout::remote_queue_id_prefix(wanted);
+        let is_wanted = |attempt: &Attempt| {
+            attempt.decision == Decision::Relayed
+                && attempt.remote_queue_id.as_deref() == Some(wanted)
+        };
+        let records = self.named(&prefix, since, NAMED_MAX)?;
+        Ok(records.into_iter().flat_map(|record| record.attempts).filter(is_wanted).collect())
+    }
+
+    /// The newest mails of apps to an address, `max` at most, taken over since `since`.
+    pub(super) fn sent_to(
+        &self,
+        address: &str,
+        since: Timestamp,
+        max: usize,
+    ) -> Result<Vec<MessageRecord>, StoreError> {
+        let mut records = self.named(&layout::sent_prefix(address), since, max)?;
+        records.retain(|record| {
+            let mut recipients = record.submission.envelope.recipients.iter();
+            recipients.any(|to| to.address.canonical() == address)
+        });
+        Ok(records)
     }
 
     pub(super) fn by_recipient(
@@ -220,6 +263,31 @@ impl Shared {
         if time.day() < window { Missing::Purged } else { Missing::NeverSeen }
     }
 
+    /// The newest submissions that names with this prefix lead to, taken over since `since`.
+    fn named(
+        &self,
+        prefix: &[u8],
+        since: Timestamp,
+        max: usize,
+    ) -> Result<Vec<MessageRecord>, StoreError> {
+        let mut found: BTreeSet<QueueId> =
+            self.core().pending.by_name(prefix).into_iter().collect();
+        let mut from_days: usize = 0;
+        for day in self.archive.days().into_iter().filter(|day| *day >= since.day()) {
+            if from_days >= max {
+                break;
+            }
+            let rows = self.archive.scan(day, prefix, None, max)?;
+            from_days = from_days.saturating_add(rows.len());
+            found.extend(rows.iter().filter_map(|(key, _)| layout::inverted_id_of(key)));
+        }
+        let mut records = Vec::new();
+        for queue_id in found.into_iter().rev().filter(|id| id.time() >= since).take(max) {
+            records.extend(self.message(queue_id)?.ok());
+        }
+        Ok(records)
+    }
+
     fn events(
         &self,
         queue_id: QueueId,
@@ -344,3 +412,5 @@ impl Newest {
 
 /// Submissions of one Message-ID in one day that are looked at.
 const SUBMISSIONS_MAX: usize = 1_000;
+/// Submissions of one alias or one queue id of a next hop that are looked at.
+const NAMED_MAX: usize = 20;

@@ -341,6 +341,33 @@ impl Store {
         self.shared.by_message_id(message_id)
     }
 
+    /// The submissions to which a next hop gave this Message-ID instead of their own, newest
+    /// first, of every account.
+    pub fn by_alias(&self, alias: &MessageId) -> Result<Vec<QueueId>, StoreError> {
+        self.shared.by_alias(alias)
+    }
+
+    /// The attempts in which a next hop took a mail under this queue id, newest mail first; only
+    /// of mails taken over since `since`: next hops use their ids again.
+    pub fn by_remote_queue_id(
+        &self,
+        remote_queue_id: &str,
+        since: Timestamp,
+    ) -> Result<Vec<Attempt>, StoreError> {
+        self.shared.by_remote_queue_id(remote_queue_id, since)
+    }
+
+    /// The newest mails of apps, `max` at most, that were taken over for an address (in its
+    /// canonical form) since `since`; of every account.
+    pub fn sent_to(
+        &self,
+        address: &str,
+        since: Timestamp,
+        max: usize,
+    ) -> Result<Vec<MessageRecord>, StoreError> {
+        self.shared.sent_to(address, since, max)
+    }
+
     /// Why nothing is known under a Message-ID; only those that we made tell their time.
     pub fn missing_message_id(&self, message_id: &MessageId) -> Missing {
         let ours = message_id.as_str().get(..16).and_then(QueueId::parse);

@@ -1,6 +1,7 @@
 //! What is written but not in the index yet: look-ups ask here first, so they read every write.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::entry::Entry;
@@ -13,6 +14,8 @@ use crate::mail::{MessageId, QueueId};
 pub(super) struct Pending {
     messages: HashMap<QueueId, PendingMessage>,
     message_ids: HashMap<MessageId, Vec<QueueId>>,
+    /// The keys of `Entry::names`.
+    names: BTreeSet<Vec<u8>>,
     recipients: HashMap<[u8; 12], BTreeMap<[u8; 10], Arc<Bounce>>>,
     recent: BTreeMap<[u8; 10], Arc<Bounce>>,
     reports: BTreeMap<ReportId, PendingReport>,
@@ -44,6 +47,7 @@ pub(super) struct PendingReport {
 impl Pending {
     /// Adds an entry.
     pub(super) fn add(&mut self, entry: &Entry) {
+        self.names.extend(entry.names());
         match entry {
             Entry::Message(submission) => {
                 let id = submission.queue_id;
@@ -67,6 +71,10 @@ impl Pending {
 
     /// Takes an entry out that `add` put in: it is in the index now, or could not be written.
     pub(super) fn remove(&mut self, entry: &Entry) {
+        for name in entry.names() {
+            // Another entry may have had the same name, which is in the index now.
+            self.names.remove(&name);
+        }
         match entry {
             Entry::Message(submission) => {
                 let id = submission.queue_id;
@@ -100,6 +108,13 @@ impl Pending {
     /// Pending submissions of a Message-ID.
     pub(super) fn by_message_id(&self, message_id: &MessageId) -> Vec<QueueId> {
         self.message_ids.get(message_id).cloned().unwrap_or_default()
+    }
+
+    /// Pending submissions that a name with this prefix leads to.
+    pub(super) fn by_name(&self, prefix: &[u8]) -> Vec<QueueId> {
+        let names = self.names.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+        let names = names.take_while(|name| name.starts_with(prefix));
+        names.filter_map(|name| layout::inverted_id_of(name)).collect()
     }
 
     /// Pending bounces of an address, those with an id before `before` only.
@@ -212,6 +227,6 @@ fn before_id(
     bounces: &BTreeMap<[u8; 10], Arc<Bounce>>,
     before: Option<[u8; 10]>,
 ) -> impl Iterator<Item = &Arc<Bounce>> {
-    let end = before.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-    bounces.range((std::ops::Bound::Unbounded, end)).rev().map(|(_, bounce)| bounce)
+    let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+    bounces.range((Bound::Unbounded, end)).rev().map(|(_, bounce)| bounce)
 }

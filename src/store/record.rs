@@ -91,6 +91,9 @@ pub struct Attempt {
     /// The next hop's name for the mail, from its 250.
     #[serde(default)]
     pub remote_queue_id: Option<String>,
+    /// The Message-ID that the next hop gave the mail instead of its own, from its 250.
+    #[serde(default)]
+    pub alias: Option<MessageId>,
     /// The TLS version and cipher, where the connection had TLS.
     #[serde(default)]
     pub tls: Option<String>,
@@ -213,6 +216,21 @@ pub struct Match {
     pub method: MatchMethod,
     /// How far it is to be trusted.
     pub confidence: Confidence,
+    /// Whether the operator lets it change a state all the same.
+    #[serde(default, rename = "changesState", skip_serializing_if = "std::ops::Not::not")]
+    pub changes_state: bool,
+}
+
+impl Match {
+    /// A match that changes states where its confidence lets it.
+    pub const fn new(method: MatchMethod, confidence: Confidence) -> Self {
+        Self { method, confidence, changes_state: false }
+    }
+
+    /// Whether it may change the state of a recipient.
+    pub fn is_believed(self) -> bool {
+        self.confidence > Confidence::Low || self.changes_state
+    }
 }
 
 /// The steps of the correlation ladder, best first.
@@ -227,15 +245,23 @@ pub enum MatchMethod {
     EnvelopeId,
     /// The Message-ID in the returned header.
     MessageId,
+    /// The Message-ID in the returned header is one that the next hop's 250 named.
+    Alias,
     /// `X-Rebound-Id` in the returned header.
     ReboundId,
+    /// The next hop's queue id.
+    RemoteQueueId,
+    /// `In-Reply-To` or `References` of the report.
+    References,
+    /// The recipient alone, and the time.
+    Recipient,
 }
 
 /// How far a match is to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
-    /// Shown, but changes no state.
+    /// A guess: shown, but changes no state unless the operator lets it.
     Low,
     /// A known id and a recipient of that mail.
     High,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Attempt, Bounce, Confidence, Decision};
+use super::record::{Attempt, Bounce, Decision, Match};
 use crate::bounce::Action;
 use crate::mail::Timestamp;
 
@@ -80,8 +80,7 @@ pub fn of<'a>(
 ///
 /// What was refused in our own conversation is counted by its attempt.
 pub fn reported_state(bounce: &Bounce) -> Option<State> {
-    let trusted = bounce.report_id.is_some()
-        && bounce.matched.is_some_and(|found| found.confidence > Confidence::Low);
+    let trusted = bounce.report_id.is_some() && bounce.matched.is_some_and(Match::is_believed);
     match bounce.action {
         Action::Failed if trusted => Some(State::Bounced),
         Action::Delivered if trusted => Some(State::Delivered),

@@ -68,15 +68,17 @@ pub fn bounce(bounce: &Bounce, submission: Option<&Submission>, headers: Option<
 }
 
 /// The look-up of one Message-ID: the newest submission, and all of them under `submissions`
-/// where there are several. `None` without any.
-pub fn lookup(records: &[MessageRecord], closing: Closing) -> Option<Value> {
+/// where there are several; `aliasOf` where the id that was asked for is an alias of the mail's.
+/// `None` without any.
+pub fn lookup(records: &[MessageRecord], by_alias: bool, closing: Closing) -> Option<Value> {
     let (newest, others) = records.split_first()?;
     let mut answer = submission(newest, closing);
-    if !others.is_empty()
-        && let Value::Object(map) = &mut answer
-    {
-        let all = records.iter().map(|record| submission(record, closing)).collect::<Vec<_>>();
-        put(map, "submissions", all);
+    if let Value::Object(map) = &mut answer {
+        put(map, "aliasOf", alias_of(newest, by_alias));
+        if !others.is_empty() {
+            let all = records.iter().map(|record| submission(record, closing)).collect::<Vec<_>>();
+            put(map, "submissions", all);
+        }
     }
     Some(answer)
 }
@@ -94,13 +96,19 @@ pub fn submission(record: &MessageRecord, closing: Closing) -> Value {
         "closed": is_closed(&by_recipient, closing),
         "recipients": recipients,
         "bounces": bounces(record, Bounce::is_failure),
+        "aliases": aliases(record),
         "meta": meta(&record.submission),
     }
 }
 
 /// Everything that is known of one submission: every attempt, bounce, delivery news and report
 /// (each as `report_summary` shows it).
-pub fn timeline(record: &MessageRecord, reports: Vec<Value>, closing: Closing) -> Value {
+pub fn timeline(
+    record: &MessageRecord,
+    by_alias: bool,
+    reports: Vec<Value>,
+    closing: Closing,
+) -> Value {
     let mail = &record.submission;
     let by_recipient = Evidence::by_recipient(record);
     let recipients: Vec<Value> =
@@ -123,7 +131,9 @@ pub fn timeline(record: &MessageRecord, reports: Vec<Value>, closing: Closing) -
         "deliveryReports": bounces(record, |bounce| !bounce.is_failure()),
         "reports": reports,
         "messageHeaders": message_headers(mail),
+        "aliases": aliases(record),
         "meta": meta(mail),
+        "aliasOf": alias_of(record, by_alias),
     }
 }
 
@@ -209,6 +219,21 @@ fn headers(fields: impl Iterator<Item = (String, String)>) -> Value {
 
 fn meta(submission: &Submission) -> Option<&BTreeMap<String, String>> {
     Some(&submission.meta).filter(|meta| !meta.is_empty())
+}
+
+/// The Message-IDs that next hops gave a mail instead of its own, each once; absent without any.
+fn aliases(record: &MessageRecord) -> Option<Vec<String>> {
+    let mut aliases = Vec::new();
+    for alias in record.attempts.iter().filter_map(|attempt| attempt.alias.as_ref()).map(shown) {
+        if !aliases.contains(&alias) {
+            aliases.push(alias);
+        }
+    }
+    Some(aliases).filter(|aliases| !aliases.is_empty())
+}
+
+fn alias_of(record: &MessageRecord, by_alias: bool) -> Option<String> {
+    by_alias.then(|| shown(&record.submission.message_id))
 }
 
 /// An id as it is shown: with angle brackets.
@@ -322,7 +347,7 @@ mod tests {
             recipient: "unknown@ethereal.email".to_owned(),
             queue_id: Some(queue_id()),
             recipient_index: Some(0),
-            matched: Some(Match { method: MatchMethod::Token, confidence: Confidence::Certain }),
+            matched: Some(Match::new(MatchMethod::Token, Confidence::Certain)),
             report_id: Some(ReportId(QueueId::new(NOW, 2))),
             response: Response {
                 source: "smtp".to_owned(),
@@ -360,6 +385,7 @@ mod tests {
             reply: Reply::parse(reply),
             error: None,
             remote_queue_id: None,
+            alias: None,
             tls: None,
             decision,
             notice_owed: false,
@@ -462,7 +488,7 @@ mod tests {
             ],
             vec![delayed, reported()],
         );
-        let mut shown = lookup(std::slice::from_ref(&record), WEEK).unwrap();
+        let mut shown = lookup(std::slice::from_ref(&record), false, WEEK).unwrap();
         assert_eq!(shown["bounces"].as_array().unwrap().len(), 1, "news is no bounce");
         shown["bounces"] = json!([]);
         assert_eq!(
@@ -494,8 +520,8 @@ mod tests {
             })
             .to_string()
         );
-        assert_eq!(lookup(&[], WEEK), None);
-        let twice = lookup(&[record.clone(), record], WEEK).unwrap();
+        assert_eq!(lookup(&[], false, WEEK), None);
+        let twice = lookup(&[record.clone(), record], false, WEEK).unwrap();
         let each = twice["submissions"].as_array().unwrap();
         assert_eq!((each.len(), &each[0]["queueId"]), (2, &twice["queueId"]));
         assert!(each[0]["submissions"].is_null());
@@ -505,7 +531,7 @@ mod tests {
     fn a_mail_is_closed_when_nothing_more_can_come() {
         let relayed = |index| tried(index, 1, "250 ok", Decision::Relayed);
         let failed = |index| tried(index, 1, "550 no", Decision::Failed);
-        let low = Match { method: MatchMethod::MessageId, confidence: Confidence::Low };
+        let low = Match::new(MatchMethod::MessageId, Confidence::Low);
         let rumour = Bounce { matched: Some(low), date: NOW.plus(6 * DAY), ..reported() };
         let delivered = Bounce {
             action: Action::Delivered,
@@ -543,7 +569,7 @@ mod tests {
             ..tried(0, 2, "250 2.0.0 queued as 4XyZ", Decision::Relayed)
         };
         let record = record(vec![lost, taken], vec![]);
-        let shown = timeline(&record, vec![], WEEK);
+        let shown = timeline(&record, false, vec![], WEEK);
         assert_eq!(
             shown["recipients"][0]["attempts"].to_string(),
             json!([
@@ -581,6 +607,28 @@ mod tests {
         assert_eq!(shown["recipients"][1]["state"], "queued");
         assert_eq!((&shown["final"], &shown["version"]), (&json!(false), &json!(2)));
         assert!(!shown.to_string().contains("null"), "{shown}");
+    }
+
+    #[test]
+    fn a_mail_shows_what_the_next_hop_calls_it_and_says_so_where_that_was_asked_for() {
+        let named = |recipient, alias| Attempt {
+            alias: MessageId::parse(alias),
+            ..tried(recipient, 1, "250 Ok 0102", Decision::Relayed)
+        };
+        let ses = "0102@eu-west-1.amazonses.com";
+        let mail = record(vec![named(0, ses), named(1, ses), named(1, "other@x")], vec![]);
+        let own = "<3e013ba5-3bd2-a5f6-b102-5997c7d4d843@ekiri.ee>";
+        let all = json!([format!("<{ses}>"), "<other@x>"]);
+        for (by_alias, want) in [(true, json!(own)), (false, Value::Null)] {
+            let found = lookup(std::slice::from_ref(&mail), by_alias, WEEK).unwrap();
+            let timeline = timeline(&mail, by_alias, vec![], WEEK);
+            for shown in [found, timeline] {
+                assert_eq!((&shown["aliases"], &shown["messageId"]), (&all, &json!(own)));
+                assert_eq!(shown["aliasOf"], want);
+            }
+        }
+        let attempt = &timeline(&mail, false, vec![], WEEK)["recipients"][0]["attempts"][0];
+        assert_eq!(attempt["alias"], json!(format!("<{ses}>")));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::put;
 use crate::mail::{Reply, Timestamp};
 use crate::store::MessageRecord;
-use crate::store::record::{Attempt, Bounce, Confidence, Decision};
+use crate::store::record::{Attempt, Bounce, Decision, Match};
 use crate::store::state::{self, State};
 
 /// All that is known of one recipient.
@@ -99,6 +99,7 @@ fn attempt(attempt: &Attempt) -> Value {
         "response": attempt.reply.as_ref().map(reply),
         "error": &attempt.error,
         "remoteQueueId": &attempt.remote_queue_id,
+        "alias": attempt.alias.as_ref().map(super::shown),
         "decision": decision,
         "nextAttempt": next_attempt(attempt),
     }
@@ -120,5 +121,5 @@ fn reply(reply: &Reply) -> Value {
 }
 
 fn is_believed(bounce: &Bounce) -> bool {
-    bounce.matched.is_some_and(|found| found.confidence > Confidence::Low)
+    bounce.matched.is_some_and(Match::is_believed)
 }

@@ -129,6 +129,7 @@ fn relayed(submission: &Submission, now: Timestamp) -> Attempt {
         reply: Reply::parse("250 2.0.0 ok"),
         error: None,
         remote_queue_id: None,
+        alias: None,
         tls: None,
         decision: Decision::Relayed,
         notice_owed: false,

@@ -7,8 +7,8 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::{
-    ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, by_message_id, by_queue_id, closing,
-    id_in_path, look_up, message_id, queue_id,
+    ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, Submissions, answer, by_message_id, by_queue_id,
+    closing, id_in_path, look_up, message_id, queue_id,
 };
 use crate::bounce;
 use crate::http::query::Query;
@@ -49,8 +49,8 @@ async fn of_message_id(state: &HttpState, id: &str) -> Result<Response, ApiError
     let id = message_id(id)?;
     let closing = closing(state);
     let found = look_up(state, move |store| {
-        let records = by_message_id(store, &id)?;
-        Ok(view::lookup(&records, closing))
+        let Submissions { records, by_alias } = by_message_id(store, &id)?;
+        Ok(view::lookup(&records, by_alias, closing))
     });
     Ok(answer(found.await?.unwrap_or_default()))
 }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    ApiError, HttpState, answer, by_message_id, by_queue_id, closing, id_in_path, look_up,
-    message_id,
+    ApiError, HttpState, Submissions, answer, by_message_id, by_queue_id, closing, id_in_path,
+    look_up, message_id,
 };
 use crate::http::query::Query;
 use crate::mail::QueueId;
@@ -99,8 +99,8 @@ async fn timeline(state: &HttpState, id: String) -> Result<Timeline, ApiError> {
 
 fn look(store: &Store, id: &str, closing: Closing) -> Result<Timeline, ApiError> {
     let by_queue_id = QueueId::parse(id).map(|id| by_queue_id(store, id));
-    let records = match by_queue_id {
-        Some(Ok(record)) => vec![record],
+    let Submissions { records, by_alias } = match by_queue_id {
+        Some(Ok(record)) => Submissions { records: vec![record], by_alias: false },
         // A Message-ID can look like a queue id.
         Some(Err(error)) => {
             message_id(id).and_then(|id| by_message_id(store, &id)).or(Err(error))?
@@ -108,7 +108,7 @@ fn look(store: &Store, id: &str, closing: Closing) -> Result<Timeline, ApiError>
         None => by_message_id(store, &message_id(id)?)?,
     };
     let (newest, others) = records.split_first().ok_or(ApiError::Internal("no submission"))?;
-    let mut shown = view::timeline(newest, reports(store, newest)?, closing);
+    let mut shown = view::timeline(newest, by_alias, reports(store, newest)?, closing);
     if let Value::Object(map) = &mut shown
         && !others.is_empty()
     {

@@ -134,11 +134,25 @@ fn queue_id(key: &str, text: &str) -> Result<QueueId, ApiError> {
         .ok_or_else(|| ApiError::field(key, format!("\"{key}\" must be 16 letters and digits")))
 }
 
-/// The submissions of a Message-ID, newest first; 404 without any.
-fn by_message_id(store: &Store, id: &MessageId) -> Result<Vec<MessageRecord>, ApiError> {
+/// The submissions that a Message-ID leads to.
+struct Submissions {
+    /// The newest first; never empty.
+    records: Vec<MessageRecord>,
+    /// Whether the id is not their own but one that a next hop gave them.
+    by_alias: bool,
+}
+
+/// The submissions of a Message-ID, be it their own or one that a next hop gave them; 404 without
+/// any.
+fn by_message_id(store: &Store, id: &MessageId) -> Result<Submissions, ApiError> {
     let mut records = Vec::new();
     let mut missing = Missing::NeverSeen;
-    for queue_id in store.by_message_id(id)?.into_iter().take(SUBMISSIONS_MAX) {
+    let mut queue_ids = store.by_message_id(id)?;
+    let by_alias = queue_ids.is_empty();
+    if by_alias {
+        queue_ids = store.by_alias(id)?;
+    }
+    for queue_id in queue_ids.into_iter().take(SUBMISSIONS_MAX) {
         match store.message(queue_id)? {
             Ok(record) => records.push(record),
             Err(why) => missing = why,
@@ -154,7 +168,7 @@ fn by_message_id(store: &Store, id: &MessageId) -> Result<Vec<MessageRecord>, Ap
         }
         return Err(never_or_purged(missing));
     }
-    Ok(records)
+    Ok(Submissions { records, by_alias })
 }
 
 /// One submission; 404 without it.

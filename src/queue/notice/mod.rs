@@ -403,6 +403,7 @@ mod tests {
             reply: reply.map(|text| Reply::parse(text).unwrap()),
             error: error.map(str::to_owned),
             remote_queue_id: None,
+            alias: None,
             tls: None,
             decision: Decision::Failed,
             notice_owed: true,

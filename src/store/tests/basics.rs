@@ -118,15 +118,72 @@ async fn a_bounce_is_kept_once_and_found_by_message_recipient_and_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mail_is_found_by_what_next_hops_call_it_and_by_whom_it_was_for() {
+    for how in LEAVINGS {
+        let dir = TempDir::new();
+        let store = open(&dir);
+        let (one, two) = (accepted(&store, &["To@B.test"], b"x").await, store.new_queue_id());
+        let body = body(&store, two, b"y").await;
+        let mut other = submission(two, &["to@b.test", "c@d.test"]);
+        other.account = "other".to_owned();
+        store.accept(other, body).unwrap().synced().await.unwrap();
+        let mut notice = submission(store.new_queue_id(), &["to@b.test"]);
+        notice.origin = Origin::Notice;
+        let batch = Batch { submissions: vec![(notice, b"n".to_vec())], ..Batch::default() };
+        committed(&store, batch).await;
+        let alias = |text| MessageId::parse(text).unwrap();
+        let named = |queue_id, recipient, decision| Attempt {
+            alias: Some(alias("0102@eu-west-1.amazonses.com")),
+            remote_queue_id: Some("4AB".to_owned()),
+            ..attempt(queue_id, recipient, 1, decision)
+        };
+        let refused = Attempt {
+            alias: Some(alias("refused@x")),
+            remote_queue_id: Some("4AC".to_owned()),
+            ..named(two, 1, Decision::RetryAt(START))
+        };
+        let took = [named(one, 0, Decision::Relayed), named(two, 0, Decision::Relayed)];
+        committed(&store, attempts(vec![took[0].clone(), took[1].clone(), refused])).await;
+        let store = left(&dir, store, how).await;
+
+        let alias_of = |text| store.by_alias(&alias(text)).unwrap();
+        assert_eq!(alias_of("0102@eu-west-1.amazonses.com"), [two, one], "{how:?}");
+        assert_eq!(alias_of("0102@EU-west-1.amazonses.com"), [], "{how:?}");
+        assert_eq!(alias_of("refused@x"), [], "{how:?}");
+        assert_eq!(store.by_message_id(&alias("0102@eu-west-1.amazonses.com")).unwrap(), []);
+        let remote = |id, since| store.by_remote_queue_id(id, since).unwrap();
+        assert_eq!(remote("4AB", START), [took[1].clone(), took[0].clone()], "{how:?}");
+        assert_eq!(remote("4AB", START.plus(DAY)), [], "{how:?}");
+        assert_eq!(remote("4AC", START), [], "{how:?}");
+        assert_eq!(remote("4ab", START), [], "{how:?}");
+        let sent = |address, since, max| {
+            let records = store.sent_to(address, since, max).unwrap();
+            records.iter().map(|record| record.submission.queue_id).collect::<Vec<_>>()
+        };
+        assert_eq!(sent("to@b.test", START, 9), [two, one], "{how:?}: no notice");
+        assert_eq!(sent("to@b.test", START, 1), [two], "{how:?}");
+        assert_eq!(sent("c@d.test", START, 9), [two], "{how:?}");
+        assert_eq!(sent("to@b.test", START.plus(DAY), 9), [], "{how:?}");
+        assert_eq!(sent("x@d.test", START, 9), [], "{how:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_report_ends_a_waiting_recipient() {
     let dir = TempDir::new();
     let store = open(&dir);
     let id = accepted(&store, &["to@example.test"], b"x").await;
     let mut low = bounce(Some(id), 1, START);
     low.report_id = Some(ReportId(store.new_queue_id()));
-    low.matched = Some(Match { method: MatchMethod::MessageId, confidence: Confidence::Low });
+    low.matched = Some(Match::new(MatchMethod::MessageId, Confidence::Low));
     committed(&store, Batch { bounces: vec![low.clone()], ..Batch::default() }).await;
     assert!(store.live(id).is_some(), "a match of low confidence changes nothing");
+    let other = accepted(&store, &["to@example.test"], b"x").await;
+    let mut wanted = bounce(Some(other), 3, START);
+    wanted.report_id = low.report_id;
+    wanted.matched = low.matched.map(|found| Match { changes_state: true, ..found });
+    committed(&store, Batch { bounces: vec![wanted], ..Batch::default() }).await;
+    assert!(store.live(other).is_none(), "unless the operator wants it");
     let mut sure = bounce(Some(id), 2, START);
     sure.report_id = low.report_id;
     committed(&store, Batch { bounces: vec![sure], ..Batch::default() }).await;

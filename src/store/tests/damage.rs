@@ -249,19 +249,32 @@ async fn a_harmed_index_is_rebuilt_and_knows_everything() {
             for round in 0..2 {
                 let store = open(&dir);
                 for id in &ids {
-                    let record = store.message(*id).unwrap().unwrap();
-                    assert_eq!(record.attempts.len(), 1, "{name} {closed} {round}");
-                    assert_eq!(record.bounces.len(), 1, "{name} {closed} {round}");
-                    let found = store.by_message_id(&record.submission.message_id).unwrap();
-                    assert_eq!(found, [*id], "{name} {closed} {round}");
+                    knows(&store, *id, &format!("{name} {closed} {round}"));
                 }
                 let found = store.by_recipient("to@example.test", None, 1_000).unwrap();
                 assert_eq!(found, bounces, "{name} {closed} {round}");
+                let sent = store.sent_to("to@example.test", START, 1_000).unwrap();
+                assert_eq!(sent.len(), ids.len(), "{name} {closed} {round}");
                 assert_eq!(store.recent_bounces(None, 1_000).unwrap(), bounces);
                 store.close().await;
             }
         }
     }
+}
+
+/// Asks for a mail of `filled` in every way.
+fn knows(store: &Store, id: QueueId, what: &str) {
+    let record = store.message(id).unwrap().unwrap();
+    assert_eq!((record.attempts.len(), record.bounces.len()), (1, 1), "{what}");
+    assert_eq!(store.by_message_id(&record.submission.message_id).unwrap(), [id], "{what}");
+    assert_eq!(store.by_alias(&alias_of(id)).unwrap(), [id], "{what}");
+    let remote = store.by_remote_queue_id(&id.to_string(), START).unwrap();
+    assert_eq!(remote, record.attempts, "{what}");
+}
+
+/// What the next hop called a mail of `filled`.
+fn alias_of(id: QueueId) -> MessageId {
+    MessageId::parse(&format!("{id}@hop.test")).unwrap()
 }
 
 /// Fills a store with mails that were relayed and bounced, over two days of events.
@@ -273,7 +286,11 @@ async fn filled(dir: &TempDir, closed: bool) -> (Vec<QueueId>, Vec<Bounce>) {
         let id = accepted(&store, &["to@example.test"], b"body").await;
         let bounce = bounce(Some(id), number, START.plus(DAY * u32::from(number % 2)));
         let batch = Batch {
-            attempts: vec![attempt(id, 0, 1, Decision::Relayed)],
+            attempts: vec![Attempt {
+                alias: Some(alias_of(id)),
+                remote_queue_id: Some(id.to_string()),
+                ..attempt(id, 0, 1, Decision::Relayed)
+            }],
             bounces: vec![bounce.clone()],
             ..Batch::default()
         };
@@ -286,6 +303,56 @@ async fn filled(dir: &TempDir, closed: bool) -> (Vec<QueueId>, Vec<Bounce>) {
         store.close().await;
     }
     (ids, bounces)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_an_older_generation_is_rebuilt_with_the_rows_it_lacks() {
+    let dir = TempDir::new();
+    let (ids, _) = filled(&dir, true).await;
+    let index = dir.path().join("index");
+    let names = || std::fs::read_dir(&index).unwrap().map(|entry| entry.unwrap().path());
+    for path in names().collect::<Vec<_>>() {
+        let name = path.file_name().unwrap().to_str().unwrap().replacen(".2", ".1", 1);
+        std::fs::rename(&path, index.join(name)).unwrap();
+    }
+    let store = open(&dir);
+    for id in &ids {
+        assert_eq!(store.by_alias(&alias_of(*id)).unwrap(), [*id]);
+    }
+    assert_eq!(store.sent_to("to@example.test", START, 1_000).unwrap().len(), ids.len());
+    let is_older = |path: PathBuf| path.to_string_lossy().contains(".1");
+    assert!(!names().any(is_older), "the older one is gone");
+}
+
+#[test]
+fn an_attempt_that_was_written_before_aliases_were_learnt_has_none() {
+    /// The fields of an attempt that have no default.
+    #[derive(serde::Serialize)]
+    struct Older {
+        queue_id: QueueId,
+        recipient: u32,
+        number: u32,
+        started_at: Timestamp,
+        ended_at: Timestamp,
+        stage: Stage,
+        decision: Decision,
+    }
+    let id = QueueId::new(START, 1);
+    let older = Older {
+        queue_id: id,
+        recipient: 0,
+        number: 1,
+        started_at: START,
+        ended_at: START,
+        stage: Stage::End,
+        decision: Decision::Relayed,
+    };
+    let read: Attempt = layout::decode_record(&layout::encode_record(&older).unwrap()).unwrap();
+    assert_eq!((read.queue_id, read.alias), (id, None));
+    let matched = Match::new(MatchMethod::Alias, Confidence::Low);
+    let octets = layout::encode_record(&matched).unwrap();
+    assert_eq!(layout::decode_record::<Match>(&octets), Ok(matched));
+    assert!(!String::from_utf8_lossy(&octets).contains("changesState"), "as it was before");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -138,6 +138,7 @@ pub(super) fn attempt(
         reply: Reply::parse("250 2.0.0 ok"),
         error: None,
         remote_queue_id: None,
+        alias: None,
         tls: None,
         decision,
         notice_owed: false,
@@ -161,8 +162,7 @@ pub(super) fn bounce(queue_id: Option<QueueId>, key: u8, date: Timestamp) -> Bou
         recipient: "To@Example.test".to_owned(),
         queue_id,
         recipient_index: queue_id.map(|_| 0),
-        matched: queue_id
-            .map(|_| Match { method: MatchMethod::Token, confidence: Confidence::Certain }),
+        matched: queue_id.map(|_| Match::new(MatchMethod::Token, Confidence::Certain)),
         report_id: None,
         response: Response {
             source: "smtp".to_owned(),
