@@ -74,6 +74,11 @@ fn a_wrong_file_is_named_with_line_and_key_and_exit_78() {
             vec!["rebound.toml", "2", "addresses"],
         ),
         (
+            "missing rules",
+            "[bounces]\nalias_rules_file = \"/no/such/file\"\n",
+            vec!["rebound.toml", "2", "bounces.alias_rules_file", "cannot read /no/such/file"],
+        ),
+        (
             "bad domain",
             "[return_path]\ndomain = \"bounces..example\"\n",
             vec!["rebound.toml", "2", "domain"],

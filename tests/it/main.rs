@@ -3,6 +3,8 @@
 //! What each story needs is listed in `tests/README.md`; a missing peer is a failed test.
 
 #[cfg(test)]
+mod aliases;
+#[cfg(test)]
 mod bad_config;
 #[cfg(test)]
 mod bad_input;

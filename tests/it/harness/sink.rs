@@ -28,6 +28,8 @@ pub(crate) enum Point<'a> {
 /// What it answers.
 pub(crate) enum Answer {
     Accept,
+    /// Takes the mail with a reply of the test's own.
+    AcceptAs(&'static str),
     Reply(&'static str),
     /// Closes the connection without a word.
     Drop,
@@ -159,7 +161,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
                 let to = path(command);
                 match shared.answer(&Point::Rcpt(&to)) {
                     Answer::Reply(text) => reply(stream, text)?,
-                    Answer::Accept => {
+                    Answer::Accept | Answer::AcceptAs(_) => {
                         mail.to.push(to);
                         reply(stream, "250 2.1.5 Ok")?;
                     }
@@ -169,7 +171,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
             "DATA" if mail.to.is_empty() => reply(stream, "503 5.5.1 No recipients")?,
             "DATA" => match shared.answer(&Point::Data) {
                 Answer::Reply(text) => reply(stream, text)?,
-                Answer::Accept => {
+                Answer::Accept | Answer::AcceptAs(_) => {
                     reply(stream, "354 Go ahead")?;
                     mail.octets = read_data(&mut reader)?;
                     if !shared.end(stream, &mail)? {
@@ -207,7 +209,7 @@ impl Shared {
         let answer = self.answer(&Point::End(mail));
         let number = {
             let mut mails = self.mails.lock().unwrap();
-            if matches!(answer, Answer::Accept | Answer::TakeAndDrop) {
+            if matches!(answer, Answer::Accept | Answer::AcceptAs(_) | Answer::TakeAndDrop) {
                 mails.push(mail.clone());
                 self.arrived.notify_all();
             }
@@ -215,7 +217,7 @@ impl Shared {
         };
         match answer {
             Answer::Accept => reply(stream, &format!("250 2.0.0 Ok: queued as SINK{number}"))?,
-            Answer::Reply(text) => reply(stream, text)?,
+            Answer::AcceptAs(text) | Answer::Reply(text) => reply(stream, text)?,
             Answer::Drop | Answer::TakeAndDrop => return Ok(false),
         }
         Ok(true)
