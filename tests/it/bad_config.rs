@@ -74,11 +74,6 @@ fn a_wrong_file_is_named_with_line_and_key_and_exit_78() {
             vec!["rebound.toml", "2", "addresses"],
         ),
         (
-            "missing rules",
-            "[bounces]\nalias_rules_file = \"/no/such/file\"\n",
-            vec!["rebound.toml", "2", "bounces.alias_rules_file", "cannot read /no/such/file"],
-        ),
-        (
             "bad domain",
             "[return_path]\ndomain = \"bounces..example\"\n",
             vec!["rebound.toml", "2", "domain"],
@@ -102,6 +97,28 @@ fn a_wrong_file_is_named_with_line_and_key_and_exit_78() {
             assert!(said.contains(word), "{kind}: `{word}` is not in: {said}");
         }
         assert!(!said.contains("panicked"), "{kind}: {said}");
+    }
+}
+
+#[test]
+fn wrong_rules_are_named_with_their_file_and_line() {
+    let dir = TempDir::new("config");
+    let data = format!("data_dir = \"{}/data\"\n", dir.path().display());
+    let missing = dir.path().join("missing.txt");
+    for key in ["rules_file", "alias_rules_file"] {
+        let wrong = dir.file("wrong.txt", "# rules\n\n    a pattern of nothing -> x\n");
+        for (path, problem) in [
+            (&missing, format!("cannot read {}", missing.display())),
+            (&wrong, format!("{}, line 3: a pattern stands before", wrong.display())),
+        ] {
+            let text = format!("{data}[bounces]\n{key} = \"{}\"\n", path.display());
+            let (code, said) = serve(&dir, &text);
+            assert_eq!(code, Some(78), "{said}");
+            assert!(
+                said.contains(&format!("`bounces.{key}`")) && said.contains(&problem),
+                "{said}"
+            );
+        }
     }
 }
 
