@@ -37,8 +37,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rebound::config::Certificate;
+use rebound::mail::Reply;
 use rebound::mail::envelope::{BodyKind, Recipient};
-use rebound::mail::{Address, Reply};
 use rebound::net::shutdown::{Stopper, shutdown};
 use rebound::net::tls::{ClientTls, ServerTls, Verify};
 use rebound::secret::{ScramVerifier, base64_decode};
@@ -214,6 +214,7 @@ impl Script {
             "starttls" => self.tls = Tls::Offered,
             "broken-starttls" => self.tls = Tls::Broken,
             "implicit-tls" => self.tls = Tls::Implicit,
+            "dsn" => options.dsn = true,
             "normalize" => options.bare_newline = BareNewline::Normalize,
             "auth" => {
                 options.auth = match value {
@@ -295,6 +296,7 @@ fn default_options() -> SessionOptions {
         data_timeout: Duration::from_secs(180),
         message_timeout: Duration::from_secs(3600),
         write_timeout: Duration::from_secs(60),
+        dsn: false,
         bare_newline: BareNewline::Refuse,
     }
 }
@@ -598,15 +600,27 @@ impl Service for Scripted {
         if mail.smtputf8 {
             event.push_str(" smtputf8");
         }
+        if let Some(content) = mail.dsn.content {
+            event.push_str(&format!(" ret={}", content.keyword()));
+        }
+        if let Some(id) = &mail.dsn.envelope_id {
+            event.push_str(&format!(" envid={}", id.as_str()));
+        }
         self.recipients = 0;
         self.mail.clear();
         self.asked("mail", event)
     }
 
     async fn rcpt(&mut self, recipient: &Recipient) -> Result<(), Reply> {
-        let Recipient { address } = recipient;
-        let address: &Address = address;
-        self.asked(address.as_str(), format!("rcpt <{address}>"))?;
+        let Recipient { address, dsn } = recipient;
+        let mut event = format!("rcpt <{address}>");
+        if let Some(notify) = dsn.notify {
+            event.push_str(&format!(" notify={notify}"));
+        }
+        if let Some(original) = &dsn.original_recipient {
+            event.push_str(&format!(" orcpt={}", original.as_str()));
+        }
+        self.asked(address.as_str(), event)?;
         self.recipients += 1;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Addresses as reports write them: in brackets, quotes, comments, with a type in front.
 
 use crate::mail::Address;
+use crate::mail::xtext::unitext_decoded;
 
 /// `type; value` of a DSN field (RFC 3464 §2.1.2): the type in lower case, empty where there
 /// is none, and the value.
@@ -18,7 +19,7 @@ pub(super) fn of_field(value: &str) -> Option<String> {
     let (kind, value) = typed(value);
     // The type may stand there twice, or be one that nobody registered.
     let value = typed(value).1;
-    let value = if kind == "utf-8" { unicode_decoded(value) } else { xtext_decoded(value) };
+    let value = if kind == "utf-8" { unitext_decoded(value) } else { xtext_decoded(value) };
     clean(&value)
 }
 
@@ -131,31 +132,6 @@ fn xtext_decoded(text: &str) -> String {
         .replace("+40", "@")
         .replace("+3d", "=")
         .replace("+2b", "+")
-}
-
-/// Undoes `\x{HEX}` (RFC 6533 §3).
-fn unicode_decoded(text: &str) -> String {
-    let mut decoded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, tail)) = rest.split_once("\\x{") {
-        decoded.push_str(before);
-        let coded = tail.split_once('}').and_then(|(hex, after)| {
-            let code = u32::from_str_radix(hex, 16).ok()?;
-            Some((char::from_u32(code)?, after))
-        });
-        match coded {
-            Some((c, after)) => {
-                decoded.push(c);
-                rest = after;
-            }
-            None => {
-                decoded.push_str("\\x{");
-                rest = tail;
-            }
-        }
-    }
-    decoded.push_str(rest);
-    decoded
 }
 
 /// Addresses of one line that are looked at.

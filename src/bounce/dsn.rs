@@ -142,7 +142,8 @@ fn message_field(report: &mut Report, name: &str, value: &str) -> bool {
         }
         "arrival-date" => report.arrival_date = report.arrival_date.or(date(value)),
         "original-envelope-id" => {
-            report.envelope_id.get_or_insert_with(|| xtext(value));
+            // RFC 3461 §6.3: no xtext stands here, so that a `+` is a plus sign.
+            report.envelope_id.get_or_insert_with(|| value.to_owned());
         }
         "x-postfix-queue-id" | "x-zonemta-queue-id" | "x-queue-id" | "x-exim-message-id" => {
             report.queue_id.get_or_insert_with(|| value.to_owned());
@@ -234,30 +235,6 @@ fn date(value: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(seconds.saturating_mul(1000)))
 }
 
-/// Undoes xtext (RFC 3461 §4): `+` and two upper-case hexadecimal digits are one octet.
-fn xtext(value: &str) -> String {
-    let mut octets = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let coded = tail.get(..2).and_then(|pair| {
-            let is_hex = |b: &u8| matches!(b, b'0'..=b'9' | b'A'..=b'F');
-            let digits = std::str::from_utf8(pair).ok()?;
-            pair.iter().all(is_hex).then(|| u8::from_str_radix(digits, 16).ok())?
-        });
-        match coded {
-            Some(octet) if *first == b'+' => {
-                octets.push(octet);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            _ => {
-                octets.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&octets).into_owned()
-}
-
 /// Fields between two blank lines that are held together.
 const GROUP_FIELDS_MAX: usize = 1000;
 
@@ -310,9 +287,9 @@ mod tests {
 
     #[test]
     fn the_fields_of_the_message_and_of_a_recipient_are_all_kept() {
-        let dsn = read(b"Reporting-MTA: dns; mx.example (x)\nOriginal-Envelope-Id: a+2Bb\nX-Postfix-Queue-ID: 4AB\nArrival-Date: Wed, 12 Oct 2022 12:10:34 +0000\n\nFinal-Recipient: rfc822; a@b.c\nRemote-MTA: dns; mx.b.c\nWill-Retry-Until: Thu, 13 Oct 2022 12:10:34 +0000\nDiagnostic-Code: smtp; 450 4.2.0 later (in reply to RCPT TO command)\nAction: delayed\n");
+        let dsn = read(b"Reporting-MTA: dns; mx.example (x)\nOriginal-Envelope-Id: order+31\nX-Postfix-Queue-ID: 4AB\nArrival-Date: Wed, 12 Oct 2022 12:10:34 +0000\n\nFinal-Recipient: rfc822; a@b.c\nRemote-MTA: dns; mx.b.c\nWill-Retry-Until: Thu, 13 Oct 2022 12:10:34 +0000\nDiagnostic-Code: smtp; 450 4.2.0 later (in reply to RCPT TO command)\nAction: delayed\n");
         assert_eq!(dsn.report.reporting_mta.as_deref(), Some("mx.example"));
-        assert_eq!(dsn.report.envelope_id.as_deref(), Some("a+b"));
+        assert_eq!(dsn.report.envelope_id.as_deref(), Some("order+31"));
         assert_eq!(dsn.report.queue_id.as_deref(), Some("4AB"));
         assert_eq!(dsn.report.arrival_date.map(|d| d.as_millis()), Some(1_665_576_634_000));
         let recipient = &dsn.report.recipients[0];

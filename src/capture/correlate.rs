@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 
 use super::BOUNCES_PER_MESSAGE_MAX;
 use crate::bounce::{Facts, RecipientFacts};
-use crate::mail::QueueId;
 use crate::mail::address::canonical;
 use crate::mail::wrapped_address::unwrapped;
+use crate::mail::{QueueId, RecipientDsn};
 use crate::store::MessageRecord;
-use crate::store::record::{BounceKey, Confidence, Match, MatchMethod, Origin};
+use crate::store::record::{BounceKey, Confidence, Match, MatchMethod, Origin, Submission};
 
 /// Every submission that a report leads to, best step first.
 pub(super) struct Ladder {
@@ -121,10 +121,15 @@ impl Ladder {
             })
     }
 
-    /// The submission whose return token the report came for.
-    pub(super) fn message_of_token(&self) -> Option<&MessageRecord> {
-        let step = self.steps.iter().find(|step| step.method == MatchMethod::Token)?;
-        Some(&step.message)
+    /// The submissions whose return tokens the report came for, each with what was asked of
+    /// reports about the recipient that the token names.
+    pub(super) fn of_tokens(&self) -> impl Iterator<Item = (&Submission, &RecipientDsn)> {
+        let by_token = self.steps.iter().filter(|step| step.method == MatchMethod::Token);
+        by_token.filter_map(|step| {
+            let submission = &step.message.submission;
+            let index = usize::try_from(step.only?).ok()?;
+            Some((submission, &submission.envelope.recipients.get(index)?.dsn))
+        })
     }
 
     /// Whether the report is about a notice of ours.
@@ -158,6 +163,12 @@ impl Step {
         let mut places = HashMap::with_capacity(recipients.len());
         for (index, recipient) in (0_u32..).zip(recipients) {
             places.entry(comparable(recipient.address.as_str())).or_insert(index);
+        }
+        // A report may know a recipient by the name that the app gave with ORCPT.
+        for (index, recipient) in (0_u32..).zip(recipients) {
+            if let Some(original) = &recipient.dsn.original_recipient {
+                places.entry(comparable(&original.address())).or_insert(index);
+            }
         }
         let exists =
             only.is_none_or(|index| usize::try_from(index).is_ok_and(|i| i < recipients.len()));
@@ -242,6 +253,7 @@ mod tests {
     use super::*;
     use crate::capture::testing::{id, submission};
     use crate::mail::Address;
+    use crate::mail::dsn::OriginalRecipient;
 
     fn step(method: MatchMethod, only: Option<u32>, recipients: &[&str]) -> Step {
         let submission = submission(id(u32::from(only.is_some())), recipients);
@@ -310,6 +322,27 @@ mod tests {
             (said("", None), None),
         ] {
             assert_eq!(place(&ladder, &said), want, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_recipient_is_known_by_its_orcpt_too_unless_that_is_anothers_address() {
+        let mut submission = submission(id(1), &["a@example.com", "b@example.com"]);
+        for (recipient, original) in submission
+            .envelope
+            .recipients
+            .iter_mut()
+            .zip(["rfc822;b@example.com", "rfc822;List+2Bb@example.org"])
+        {
+            recipient.dsn.original_recipient = OriginalRecipient::parse(original);
+        }
+        let message = MessageRecord { submission, attempts: vec![], bounces: vec![] };
+        let step = Step::new(MatchMethod::MessageId, None, message);
+        let ladder = ladder(step.into_iter().collect());
+        for (address, want) in
+            [("b@example.com", 1), ("a@example.com", 0), ("list+b@example.org", 1)]
+        {
+            assert_eq!(place(&ladder, &said(address, None)).unwrap().2, want, "{address}");
         }
     }
 

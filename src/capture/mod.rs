@@ -9,6 +9,7 @@
 mod addressed;
 mod correlate;
 mod evidence;
+mod forward;
 mod options;
 mod reread;
 mod rungs;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use crate::bounce::{self, Action, AliasRules, Facts, RecipientFacts, Verdict};
 use crate::clock::Clock;
-use crate::mail::{MessageId, QueueId, ReversePath, Timestamp};
+use crate::mail::{MessageId, QueueId, Timestamp};
 use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
 use crate::secret::KeyRing;
@@ -153,7 +154,7 @@ impl Capture {
                 let known = self.known(&received, &ladder)?;
                 let read = self.bounces(&received, &facts, &ladder, known, captured.captured_at);
                 (bounces, captured.matched) = (read.bounces, read.matched);
-                captured.forward_to = self.forward_to(&received, &captured, &ladder);
+                captured.forward_to = self.forward_to(&received, &captured, &facts, &ladder);
             }
         }
         self.tell(&received, &captured, &bounces);
@@ -205,12 +206,8 @@ impl Capture {
         let Some(action) = reported_action(facts.verdict) else {
             return Read { bounces: Vec::new(), matched: ladder.tied().into_iter().collect() };
         };
-        // A report about a delivery may fail to say whose; a return token tells all the same.
         let unnamed = [RecipientFacts { action, ..RecipientFacts::default() }];
-        let said = match facts.report.recipients.as_slice() {
-            [] => unnamed.as_slice(),
-            named => named,
-        };
+        let said = said(facts, &unnamed);
         let mut ids = HashSet::new();
         let mut bounces = Vec::new();
         let mut matched = BTreeSet::new();
@@ -256,36 +253,6 @@ impl Capture {
         let known = self.tokens(&record.received);
         let covers = self.tokens(received).iter().all(|token| known.contains(token));
         Ok(record.captured.filter(|_captured| covers))
-    }
-
-    /// Where a report goes on to, which has changed nothing of what is recorded.
-    ///
-    /// Its app gets what was caught at our return path. What only named it in its header was
-    /// delivered where the app reads it. A guess is no reason to keep it from the postmaster.
-    fn forward_to(
-        &self,
-        received: &ReportReceived,
-        captured: &ReportCaptured,
-        ladder: &Ladder,
-    ) -> Option<String> {
-        let options = &self.inner.options;
-        match &options.forward_to {
-            Forward::Nowhere => None,
-            Forward::To(address) => Some(address.to_string()),
-            Forward::Original => {
-                match ladder.message_of_token().filter(|_| !received.tokens.is_empty()) {
-                    Some(message) if !message.submission.dsn => None,
-                    Some(message) => match &message.submission.envelope.reverse_path {
-                        ReversePath::Address(address) => Some(address.to_string()),
-                        ReversePath::Null(()) => None,
-                    },
-                    None if captured.matched.is_empty() || ladder.is_guessed() => {
-                        options.postmaster.as_ref().map(ToString::to_string)
-                    }
-                    None => None,
-                }
-            }
-        }
     }
 
     fn load(&self, id: ReportId) -> Result<ReportRecord, StoreError> {
@@ -352,6 +319,15 @@ fn reported_action(verdict: Verdict) -> Option<Action> {
     }
 }
 
+/// What a report says of recipients; `unnamed` where it fails to say whose delivery it is about,
+/// which a return token tells all the same.
+fn said<'a>(facts: &'a Facts, unnamed: &'a [RecipientFacts]) -> &'a [RecipientFacts] {
+    match facts.report.recipients.as_slice() {
+        [] => unnamed,
+        named => named,
+    }
+}
+
 fn source(captured_by: CapturedBy) -> &'static str {
     match captured_by {
         CapturedBy::Inline => "inline",
@@ -389,7 +365,8 @@ const NOTICE_FIELD: &str = "x-rebound-notice";
 mod tests {
     use super::testing::{NOW, TestStore, attempt, dsn, id, live, report, submission};
     use super::*;
-    use crate::mail::{Address, Reply, Stage};
+    use crate::mail::dsn::Notify;
+    use crate::mail::{Address, Reply, ReversePath, Stage};
     use crate::store::record::{Confidence, MatchMethod};
     use crate::store::state::State;
 
@@ -619,6 +596,46 @@ mod tests {
             received.tokens = vec![(id(unique), 0)];
             let captured = funnel.report(unique + 10, received).await;
             assert_eq!((captured.matched, captured.forward_to), (vec![id(unique)], None));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_goes_on_where_notify_wants_to_know_it() {
+        let funnel = Funnel::new().await;
+        let autoreply: &[u8] = b"From: a@example.com\r\nAuto-Submitted: auto-replied\r\n\
+            Subject: Out of office\r\n\r\nBack on Monday.\r\n";
+        let said = |action| dsn("", &[(A, action)], "");
+        let reports = [
+            said("failed"),
+            said("delayed"),
+            said("delivered"),
+            said("relayed"),
+            said("expanded"),
+            dsn("", &[(A, "delivered"), ("x@y.example", "failed")], ""),
+            autoreply.to_vec(),
+        ];
+        let asked: [(Option<&str>, [bool; 7]); 4] = [
+            (None, [true, true, false, false, false, true, true]),
+            (Some("NEVER"), [false, false, false, false, false, false, true]),
+            (Some("SUCCESS"), [false, false, true, true, true, true, true]),
+            (Some("FAILURE"), [true, false, false, false, false, true, true]),
+        ];
+        let mut unique = 20;
+        for (notify, want) in asked {
+            for (raw, want) in reports.iter().zip(want) {
+                unique += 2;
+                let mut mail = submission(id(unique), &[B, A]);
+                mail.envelope.recipients[1].dsn.notify = notify.map(|n| Notify::parse(n).unwrap());
+                funnel.store.accept(mail).await;
+                let tokens = vec![(id(unique), 1)];
+                let digest = [u8::try_from(unique).unwrap(); 16];
+                let received = ReportReceived { tokens, digest, ..report(raw) };
+                let captured = funnel.report(unique + 1, received).await;
+                assert_eq!(captured.matched, [id(unique)]);
+                let to = captured.forward_to.as_deref();
+                let want = want.then_some("app@example.com");
+                assert_eq!(to, want, "{notify:?} {}", String::from_utf8_lossy(raw));
+            }
         }
     }
 

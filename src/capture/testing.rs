@@ -2,8 +2,8 @@
 
 use crate::clock::Clock;
 use crate::mail::{
-    Address, Envelope, MessageId, QueueId, Recipient, ReversePath, Stage, Timestamp,
-    envelope::BodyKind,
+    Address, Envelope, MailDsn, MessageId, QueueId, Recipient, RecipientDsn, ReversePath, Stage,
+    Timestamp, envelope::BodyKind,
 };
 use crate::secret::{random_u64, sha256_hex};
 use crate::store::record::{
@@ -26,7 +26,7 @@ fn address(text: &str) -> Address {
 }
 
 pub(super) fn submission(queue_id: QueueId, recipients: &[&str]) -> Submission {
-    let recipients = recipients.iter().map(|text| Recipient { address: address(text) }).collect();
+    let recipients = recipients.iter().map(|text| Recipient::from(address(text))).collect();
     Submission {
         queue_id,
         message_id: MessageId::parse("m1@app.example").unwrap(),
@@ -37,6 +37,7 @@ pub(super) fn submission(queue_id: QueueId, recipients: &[&str]) -> Submission {
             recipients,
             body: BodyKind::default(),
             smtputf8: false,
+            dsn: MailDsn::default(),
         },
         header: b"Message-ID: <m1@app.example>\r\nSubject: one\r\n".to_vec(),
         size_bytes: 100,
@@ -57,6 +58,7 @@ pub(super) fn live(recipients: &[&str]) -> LiveMessage {
         next_attempt: NOW,
         last: None,
         notice_owed: false,
+        dsn: RecipientDsn::default(),
     });
     LiveMessage {
         queue_id: submission.queue_id,
@@ -70,6 +72,7 @@ pub(super) fn live(recipients: &[&str]) -> LiveMessage {
         size_bytes: submission.size_bytes,
         body: BodyKind::default(),
         smtputf8: false,
+        dsn_asked: MailDsn::default(),
         delay_notices: 0,
         recipients: recipients.collect(),
     }

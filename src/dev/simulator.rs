@@ -333,6 +333,8 @@ fn session_options(domain: &str) -> SessionOptions {
         data_timeout: Duration::from_secs(180),
         message_timeout: Duration::from_secs(3_600),
         write_timeout: Duration::from_secs(60),
+        // It throws mail away, and so does not promise to tell of deliveries.
+        dsn: false,
         bare_newline: BareNewline::Refuse,
     }
 }

@@ -59,8 +59,8 @@ mod tests {
     use crate::bounce::{Action, Category, Classification};
     use crate::capture::RuleSets;
     use crate::mail::{
-        Address, Envelope, MessageId, QueueId, Recipient, Reply, ReversePath, Stage, Timestamp,
-        envelope::BodyKind,
+        Address, Envelope, MailDsn, MessageId, QueueId, Recipient, Reply, ReversePath, Stage,
+        Timestamp, envelope::BodyKind,
     };
     use crate::secret::{KeyRing, random_u64};
     use crate::store::Options;
@@ -181,9 +181,10 @@ mod tests {
             received_at: NOW,
             envelope: Envelope {
                 reverse_path: ReversePath::NULL,
-                recipients: vec![Recipient { address }],
+                recipients: vec![Recipient::from(address)],
                 body: BodyKind::default(),
                 smtputf8: false,
+                dsn: MailDsn::default(),
             },
             header: b"Subject: one\r\n".to_vec(),
             size_bytes: 22,

@@ -89,6 +89,9 @@ impl Session {
             data_timeout: Duration::from_secs(submission.data_timeout_secs),
             message_timeout: Duration::from_secs(submission.message_timeout_secs),
             write_timeout: Duration::from_secs(submission.command_timeout_secs),
+            // Nothing goes on from here, and what arrives is itself a report: there is nothing
+            // to promise to a sender.
+            dsn: false,
             // A report is not lost for its line ends, and goes on without them if it is forwarded.
             bare_newline: BareNewline::Normalize,
         }
@@ -397,6 +400,7 @@ mod tests {
         let to = [stage.address(1), stage.address(0).to_ascii_uppercase(), stage.address(1)];
         let said = stage.send(&to, REPORT).await;
         assert!(said.contains("\r\n250 2.0.0 Ok: report "), "{said}");
+        assert!(!said.contains("DSN"), "{said}");
         let waiting = stage.shared.store.uncaptured_reports(10);
         assert_eq!(waiting.len(), 1);
         let record = stage.shared.store.report(waiting[0]).unwrap().unwrap();

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::address::{Address, ReversePath};
+use super::dsn::{MailDsn, RecipientDsn};
 
 /// What `MAIL` and `RCPT` said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct Envelope {
     /// Whether `SMTPUTF8` was given (RFC 6531 §3.4).
     #[serde(default)]
     pub smtputf8: bool,
+    /// What `RET` and `ENVID` asked of reports (RFC 3461).
+    #[serde(default, skip_serializing_if = "MailDsn::is_empty")]
+    pub dsn: MailDsn,
 }
 
 /// One recipient of an envelope.
@@ -24,6 +28,16 @@ pub struct Envelope {
 pub struct Recipient {
     /// The address as the app gave it.
     pub address: Address,
+    /// What `NOTIFY` and `ORCPT` asked of reports (RFC 3461).
+    #[serde(default, skip_serializing_if = "RecipientDsn::is_empty")]
+    pub dsn: RecipientDsn,
+}
+
+/// A recipient of whom nothing is asked.
+impl From<Address> for Recipient {
+    fn from(address: Address) -> Self {
+        Self { address, dsn: RecipientDsn::default() }
+    }
 }
 
 /// What the client declared about the octets of the body (RFC 6152 §2).

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod base64;
+pub mod dsn;
 pub mod envelope;
 pub mod header;
 pub mod message_id;
@@ -16,8 +17,10 @@ pub mod stage;
 pub mod status;
 pub mod timestamp;
 pub mod wrapped_address;
+pub mod xtext;
 
 pub use address::{Address, ReversePath};
+pub use dsn::{MailDsn, RecipientDsn};
 pub use envelope::{Envelope, Recipient};
 pub use message_id::MessageId;
 pub use queue_id::QueueId;

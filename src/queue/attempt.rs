@@ -11,9 +11,10 @@ use super::runner::Progress;
 use super::schedule::{Blame, Next, Policy, Tried, blame};
 use super::{Context, debts};
 use crate::config::Settings;
+use crate::mail::dsn::{Content, Event, Notify, OriginalRecipient};
 use crate::mail::envelope::BodyKind;
 use crate::mail::return_path::{ReturnPathFormat, TokenForm};
-use crate::mail::{Address, QueueId, ReversePath, Stage, Timestamp};
+use crate::mail::{MailDsn, QueueId, Recipient, RecipientDsn, ReversePath, Stage, Timestamp};
 use crate::maillog::{self, Line};
 use crate::relay::{Delivery, Outcome, OutcomeResult};
 use crate::secret::{self, KeyRing};
@@ -65,13 +66,15 @@ pub(super) fn may_notify(mail: &LiveMessage) -> bool {
     mail.origin == Origin::App && mail.dsn && !mail.reverse_path.is_null()
 }
 
-fn due_recipients(mail: &LiveMessage, now: Timestamp) -> Vec<(u32, Address)> {
+fn due_recipients(mail: &LiveMessage, now: Timestamp) -> Vec<(u32, Recipient)> {
     let is_due = |recipient: &LiveRecipient| {
         !recipient.state.has_left_queue() && recipient.next_attempt <= now
     };
     let numbered = (0_u32..).zip(&mail.recipients);
     let due = numbered.filter(|(_, recipient)| is_due(recipient));
-    due.map(|(index, recipient)| (index, recipient.address.clone())).collect()
+    let asked =
+        |one: &LiveRecipient| Recipient { address: one.address.clone(), dsn: one.dsn.clone() };
+    due.map(|(index, recipient)| (index, asked(recipient))).collect()
 }
 
 /// One transaction for each return path: recipients with a token of their own go alone.
@@ -79,7 +82,7 @@ pub(super) fn deliveries(
     settings: &Settings,
     keys: &KeyRing,
     mail: &LiveMessage,
-    due: Vec<(u32, Address)>,
+    due: Vec<(u32, Recipient)>,
 ) -> Vec<Delivery> {
     let format = ReturnPathFormat {
         prefix: &settings.return_path.prefix,
@@ -95,23 +98,27 @@ pub(super) fn deliveries(
         let token = keys.token(mail.queue_id, u16::try_from(index).ok()?);
         format.write(form?, &mail.reverse_path, &token)
     };
-    let delivery = |reverse_path: ReversePath, recipients: Vec<(u32, Address)>| Delivery {
-        smtputf8: mail.smtputf8
-            || reverse_path.address().is_some_and(|address| !address.is_ascii())
-            || recipients.iter().any(|(_, address)| !address.is_ascii()),
-        reverse_path,
-        envelope_id: Some(mail.queue_id.to_string()),
-        recipients,
-        size_bytes: mail.size_bytes,
-        eight_bit: mail.body == BodyKind::EightBitMime,
-        is_ascii: false,
-    };
+    let delivery =
+        |reverse_path: ReversePath, dsn: MailDsn, recipients: Vec<(u32, Recipient)>| Delivery {
+            smtputf8: mail.smtputf8
+                || reverse_path.address().is_some_and(|address| !address.is_ascii())
+                || recipients.iter().any(|(_, recipient)| !recipient.address.is_ascii()),
+            reverse_path,
+            dsn,
+            recipients,
+            size_bytes: mail.size_bytes,
+            eight_bit: mail.body == BodyKind::EightBitMime,
+            is_ascii: false,
+        };
     let mut together = Vec::new();
     let mut all = Vec::new();
-    for (index, address) in due {
+    for (index, recipient) in due {
         match own_path(index) {
-            Some(path) => all.push(delivery(ReversePath::Address(path), vec![(index, address)])),
-            None => together.push((index, address)),
+            Some(path) => {
+                let (dsn, recipient) = own_dsn(mail, recipient);
+                all.push(delivery(ReversePath::Address(path), dsn, vec![(index, recipient)]));
+            }
+            None => together.push((index, recipient)),
         }
     }
     if form.is_some() && !together.is_empty() && !mail.reverse_path.is_null() {
@@ -119,9 +126,24 @@ pub(super) fn deliveries(
         tracing::info!(%queue_id, "its reverse-path has no room for a token and is preserved");
     }
     for group in together.chunks(settings.relay.recipients_per_transaction_max.max(1)) {
-        all.push(delivery(mail.reverse_path.clone(), group.to_vec()));
+        all.push(delivery(mail.reverse_path.clone(), mail.dsn_asked.clone(), group.to_vec()));
     }
     all
+}
+
+/// What we ask of reports that come back to us: all that says whose they are, and of every failure
+/// and delay, whatever the app wants to be told of.
+fn own_dsn(mail: &LiveMessage, recipient: Recipient) -> (MailDsn, Recipient) {
+    let of_mail = MailDsn {
+        content: Some(mail.dsn_asked.content.unwrap_or(Content::Headers)),
+        envelope_id: Some(mail.queue_id.into()),
+    };
+    let Recipient { address, dsn } = recipient;
+    let ours = Notify::NEVER.and(Event::Failure).and(Event::Delay);
+    let notify = if dsn.wants(Event::Success) { ours.and(Event::Success) } else { ours };
+    let original_recipient = dsn.original_recipient.or_else(|| OriginalRecipient::of(&address));
+    let dsn = RecipientDsn { notify: Some(notify), original_recipient };
+    (of_mail, Recipient { address, dsn })
 }
 
 async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Delivery) -> Progress {
@@ -197,7 +219,6 @@ fn attempt(
         OutcomeResult::Reply(reply) | OutcomeResult::Refusal(reply) => (Some(reply.clone()), None),
         other => (None, Some(other.to_string())),
     };
-    let gives_up = matches!(decision, Decision::Failed | Decision::Expired);
     Attempt {
         queue_id: mail.queue_id,
         recipient: outcome.recipient,
@@ -212,8 +233,20 @@ fn attempt(
         alias: None,
         tls: outcome.tls.clone(),
         decision,
-        notice_owed: gives_up && may_notify(mail),
+        notice_owed: owes_notice(mail, outcome, decision),
     }
+}
+
+/// Whether the app is to be told by mail of what an attempt came to.
+fn owes_notice(mail: &LiveMessage, outcome: &Outcome, decision: Decision) -> bool {
+    let event = match decision {
+        Decision::Failed | Decision::Expired => Event::Failure,
+        // RFC 3461 §5.2.2: from there on nobody else will say so.
+        Decision::Relayed if !outcome.dsn => Event::Success,
+        Decision::Relayed | Decision::RetryAt(_) => return false,
+    };
+    let recipient = recipient(mail, outcome.recipient);
+    may_notify(mail) && recipient.is_some_and(|recipient| recipient.dsn.wants(event))
 }
 
 /// Writes attempts down, however often it takes: to forget that a mail was handed over would
@@ -290,12 +323,13 @@ fn complain(context: &Context, outcome: &Outcome) {
 
 /// The outcomes when the body cannot be opened: nobody was asked anything.
 fn unread(delivery: &Delivery, error: &str) -> Vec<Outcome> {
-    let outcome = |(recipient, _): &(u32, Address)| Outcome {
+    let outcome = |(recipient, _): &(u32, Recipient)| Outcome {
         recipient: *recipient,
         stage: Stage::Connect,
         remote_mta: None,
         remote_queue_id: None,
         tls: None,
+        dsn: false,
         result: OutcomeResult::Error(format!("the stored mail could not be read: {error}")),
     };
     delivery.recipients.iter().map(outcome).collect()

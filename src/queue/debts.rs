@@ -1,46 +1,94 @@
-//! What is owed by mail: DSNs about what was given up, delay notices, forwarded reports.
+//! What is owed by mail: DSNs about what was given up or went where nobody reports, delay notices,
+//! forwarded reports.
 //!
 //! A notice is submitted in the same write that settles its debt, so a crash neither loses nor
 //! doubles it.
 
 use std::collections::HashMap;
 
+use tokio::io::AsyncReadExt;
+
 use super::Context;
 use super::attempt::may_notify;
 use super::notice::{self, AboutRecipient, Letterhead, Notice};
 use super::schedule::Policy;
 use crate::bounce::Category;
+use crate::mail::dsn::{Content, Event};
 use crate::mail::{Address, QueueId};
 use crate::maillog::{self, Line};
 use crate::secret;
-use crate::store::record::{Batch, NoticeSent, ReportCaptured, ReportReceived};
+use crate::store::record::{Batch, Decision, NoticeSent, ReportCaptured, ReportReceived};
 use crate::store::{LiveMessage, LiveRecipient, MessageRecord, StoreError};
 
 /// Writes the notices that are owed about a mail.
 pub(super) async fn pay(context: &Context, queue_id: QueueId) -> Result<(), StoreError> {
     let Some(mail) = context.store.live(queue_id) else { return Ok(()) };
-    let owed: Vec<u32> = numbers_of(&mail, |recipient| recipient.notice_owed);
-    if !owed.is_empty() {
-        let debt = NoticeSent::Failure { queue_id, recipients: owed.clone() };
+    let failed = numbers_of(&mail, |recipient| recipient.notice_owed && !was_relayed(recipient));
+    if !failed.is_empty() {
+        let debt = NoticeSent::Failure { queue_id, recipients: failed.clone() };
+        let whole = whole_mail(context, &mail).await;
         let write = |head: &Letterhead<'_>, record: &MessageRecord| {
-            let about = about(&mail, record, &owed);
-            notice::failure(head, &record.submission, &about)
+            let about = about(&mail, record, &failed);
+            notice::failure(head, &record.submission, &about, whole.as_deref())
         };
         submit_about(context, &mail, debt, "dsn", write).await?;
     }
+    let relayed = numbers_of(&mail, |recipient| recipient.notice_owed && was_relayed(recipient));
+    if !relayed.is_empty() {
+        let debt = NoticeSent::Relayed { queue_id, recipients: relayed.clone() };
+        let write = |head: &Letterhead<'_>, record: &MessageRecord| {
+            notice::relayed(head, &record.submission, &about(&mail, record, &relayed))
+        };
+        submit_about(context, &mail, debt, "relayed dsn", write).await?;
+    }
+    tell_of_delay(context, &mail).await
+}
+
+/// Writes the delay notice where the mail has waited for long enough.
+async fn tell_of_delay(context: &Context, mail: &LiveMessage) -> Result<(), StoreError> {
     let policy = Policy::of(&context.settings.queue);
     let age = context.clock.now().since(mail.received_at);
-    let late = numbers_of(&mail, |r| !r.state.has_left_queue() && r.attempts > 0);
+    let late = numbers_of(mail, |recipient| {
+        let waits = !recipient.state.has_left_queue() && recipient.attempts > 0;
+        waits && recipient.dsn.wants(Event::Delay)
+    });
     let Some(count) = policy.delay_notices_due(age, mail.delay_notices) else { return Ok(()) };
-    if late.is_empty() || !may_notify(&mail) {
+    if late.is_empty() || !may_notify(mail) {
         return Ok(());
     }
     let expires_at = mail.received_at.plus(policy.lifetime);
-    let debt = NoticeSent::Delay { queue_id, count };
+    let debt = NoticeSent::Delay { queue_id: mail.queue_id, count };
     let write = |head: &Letterhead<'_>, record: &MessageRecord| {
-        notice::delay(head, &record.submission, &about(&mail, record, &late), expires_at)
+        notice::delay(head, &record.submission, &about(mail, record, &late), expires_at)
     };
-    submit_about(context, &mail, debt, "delay notice", write).await
+    submit_about(context, mail, debt, "delay notice", write).await
+}
+
+/// Whether the last attempt handed it over; a report may have come since, which is another matter.
+fn was_relayed(recipient: &LiveRecipient) -> bool {
+    recipient.last.as_ref().is_some_and(|last| last.decision == Decision::Relayed)
+}
+
+/// The mail where it is to go back whole (RFC 3461 §6.2); it is still there while this is owed.
+async fn whole_mail(context: &Context, mail: &LiveMessage) -> Option<Vec<u8>> {
+    let is_asked = mail.dsn_asked.content == Some(Content::Full);
+    if !is_asked || mail.size_bytes > WHOLE_MAIL_BYTES_MAX {
+        return None;
+    }
+    let queue_id = mail.queue_id;
+    let mut octets = Vec::new();
+    let read = async {
+        let body = context.store.body(queue_id).await?;
+        let read = body.take(WHOLE_MAIL_BYTES_MAX).read_to_end(&mut octets).await;
+        read.map_err(|source| StoreError::Io { doing: format!("reading {queue_id}"), source })
+    };
+    match read.await {
+        Ok(_) => Some(octets),
+        Err(error) => {
+            tracing::warn!(%queue_id, %error, "only the header of a mail goes back");
+            None
+        }
+    }
 }
 
 /// Forwards reports that were caught at our return path to whom they would have gone to without
@@ -173,3 +221,6 @@ fn about<'a>(
 /// Whose mail it is when nobody logged in.
 const DEFAULT_ACCOUNT: &str = "default";
 const FORWARDS_AT_A_TIME: usize = 16;
+/// Octets of a mail that goes back whole; of a larger one it is the header, as with Postfix
+/// (`bounce_size_limit`).
+const WHOLE_MAIL_BYTES_MAX: u64 = 50_000;

@@ -157,7 +157,15 @@ mod tests {
     }
 
     fn outcome(stage: Stage, result: OutcomeResult) -> Outcome {
-        Outcome { recipient: 0, stage, remote_mta: None, remote_queue_id: None, tls: None, result }
+        Outcome {
+            recipient: 0,
+            stage,
+            remote_mta: None,
+            remote_queue_id: None,
+            tls: None,
+            dsn: false,
+            result,
+        }
     }
 
     fn replied(stage: Stage, reply: &str) -> Outcome {

@@ -30,7 +30,7 @@ pub use route::Route;
 
 use crate::clock::Stopwatch;
 use crate::config::{self, RelayTls};
-use crate::mail::{Address, Reply, ReversePath, Stage};
+use crate::mail::{MailDsn, Recipient, Reply, ReversePath, Stage};
 use crate::net::tls::{ClientTls, TlsError, Verify};
 use connection::{Connection, Failure, Target};
 use gate::{Closed, Gate};
@@ -42,10 +42,11 @@ use transaction::{End, Limits};
 pub struct Delivery {
     /// `MAIL FROM`.
     pub reverse_path: ReversePath,
-    /// `ENVID`, given where the next hop offers DSN (RFC 3461 §4.4).
-    pub envelope_id: Option<String>,
-    /// `RCPT TO`, each with its place in the submission's envelope.
-    pub recipients: Vec<(u32, Address)>,
+    /// `RET` and `ENVID`, given where the next hop offers DSN (RFC 3461).
+    pub dsn: MailDsn,
+    /// `RCPT TO`, each with its place in the submission's envelope; `NOTIFY` and `ORCPT` are
+    /// given where the next hop offers DSN.
+    pub recipients: Vec<(u32, Recipient)>,
     /// Octets of the body as it is stored, for `SIZE` (RFC 1870).
     pub size_bytes: u64,
     /// Whether the body was declared to have octets above 127 (RFC 6152).
@@ -69,6 +70,8 @@ pub struct Outcome {
     pub remote_queue_id: Option<String>,
     /// The TLS version and cipher.
     pub tls: Option<String>,
+    /// Whether the next hop offers DSN, and so reports what becomes of what it takes.
+    pub dsn: bool,
     /// What happened.
     pub result: OutcomeResult,
 }
@@ -292,12 +295,13 @@ impl fmt::Display for OutcomeResult {
 
 /// The same for every recipient.
 fn all(delivery: &Delivery, failure: &Failure) -> Vec<Outcome> {
-    let outcome = |(recipient, _): &(u32, Address)| Outcome {
+    let outcome = |(recipient, _): &(u32, Recipient)| Outcome {
         recipient: *recipient,
         stage: failure.stage,
         remote_mta: failure.peer.remote_mta.clone(),
         remote_queue_id: None,
         tls: failure.peer.tls.clone(),
+        dsn: false,
         result: failure.result.clone(),
     };
     delivery.recipients.iter().map(outcome).collect()

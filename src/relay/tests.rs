@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::testing::{Scripted, settings};
 use super::{Delivery, Outcome, OutcomeResult, Relay};
 use crate::config::{self, RelayTls};
-use crate::mail::{Address, ReversePath, Stage};
+use crate::mail::dsn::{Content, EnvelopeId, Notify, OriginalRecipient};
+use crate::mail::{Address, MailDsn, Recipient, ReversePath, Stage};
 use crate::net::tls::ServerTls;
 use crate::secret;
 
@@ -13,10 +14,10 @@ const BODY: &[u8] = b"Subject: x\r\n\r\n.dot\r\nbody\r\n";
 const STUFFED: &str = "Subject: x\r\n\r\n..dot\r\nbody\r\n.\r\n";
 
 fn delivery(recipients: &[&str]) -> Delivery {
-    let addresses = recipients.iter().map(|text| Address::parse(text).unwrap());
+    let addresses = recipients.iter().map(|text| Recipient::from(Address::parse(text).unwrap()));
     Delivery {
         reverse_path: ReversePath::Address(Address::parse("app@example.org").unwrap()),
-        envelope_id: Some("0123+4".to_owned()),
+        dsn: MailDsn::default(),
         recipients: (5..).zip(addresses).collect(),
         size_bytes: u64::try_from(BODY.len()).unwrap(),
         eight_bit: false,
@@ -50,7 +51,7 @@ async fn mixed_recipients_without_pipelining() {
         S: 250-SIZE 1000000
         S: 250-8BITMIME
         S: 250 DSN
-        C: MAIL FROM:<app@example.org> SIZE=26 ENVID=0123+2B4
+        C: MAIL FROM:<app@example.org> SIZE=26
         S: 250 2.1.0 Ok
         C: RCPT TO:<good@example.net>
         S: 250 2.1.5 Ok
@@ -251,6 +252,46 @@ async fn domains_are_in_a_labels_where_smtputf8_is_not_offered_and_nothing_else_
         C: QUIT\nS: 221 bye";
     let (outcomes, _) = converse(offered, &to("b@bücher.example")).await;
     assert_eq!(outcomes, ["End 250 ok"; 2]);
+}
+
+#[tokio::test]
+async fn orcpt_is_in_ascii_where_the_mail_is() {
+    let dialog = "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 DSN\nC: MAIL FROM:<app@example.org>\n\
+        S: 250 ok\nC: RCPT TO:<b@xn--bcher-kva.example> ORCPT=utf-8;b@b\\x{FC}cher.example\n\
+        S: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\nC: QUIT\nS: 221 bye";
+    let mut mail = Delivery { smtputf8: true, is_ascii: true, ..delivery(&["b@bücher.example"]) };
+    let recipient = &mut mail.recipients[0].1;
+    recipient.dsn.original_recipient = OriginalRecipient::of(&recipient.address);
+    let (outcomes, _) = converse(dialog, &mail).await;
+    assert_eq!(outcomes, ["End 250 ok"]);
+}
+
+#[tokio::test]
+async fn what_was_asked_of_reports_is_passed_on_where_dsn_is_offered_and_only_there() {
+    let mut mail = delivery(&["a@example.net", "b@example.net"]);
+    mail.dsn =
+        MailDsn { content: Some(Content::Full), envelope_id: EnvelopeId::parse("Order+2B1") };
+    mail.recipients[0].1.dsn.notify = Notify::parse("DELAY,SUCCESS");
+    mail.recipients[0].1.dsn.original_recipient = OriginalRecipient::parse("RFC822;A+2Bx@Y");
+    for (extension, of_mail, of_rcpt) in [
+        ("DSN", " RET=FULL ENVID=Order+2B1", " NOTIFY=SUCCESS,DELAY ORCPT=RFC822;A+2Bx@Y"),
+        ("HELP", "", ""),
+    ] {
+        let dialog = format!(
+            "S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 {extension}\n\
+             C: MAIL FROM:<app@example.org>{of_mail}\nS: 250 ok\n\
+             C: RCPT TO:<a@example.net>{of_rcpt}\nS: 250 ok\n\
+             C: RCPT TO:<b@example.net>\nS: 550 no\n\
+             C: DATA\nS: 354 go\nBODY\nS: 250 ok\nC: QUIT\nS: 221 bye"
+        );
+        let next_hop = Scripted::start(&[&dialog]).await;
+        let relay = Relay::new(&settings(next_hop.address), "relay.example.com").unwrap();
+        let outcomes = relay.deliver(&mail, BODY).await;
+        relay.close().await;
+        assert_eq!(shown(&outcomes), ["End 250 ok", "Rcpt 550 no"]);
+        assert!(outcomes.iter().all(|outcome| outcome.dsn == (extension == "DSN")));
+        next_hop.bodies().await;
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use super::extensions::{Extensions, Size};
 use super::queued_as::remote_queue_id;
 use super::{Delivery, Outcome, OutcomeResult};
 use crate::config;
-use crate::mail::{Address, EnhancedStatus, Reply, ReversePath, Stage};
+use crate::mail::dsn::OriginalRecipient;
+use crate::mail::{EnhancedStatus, MailDsn, Recipient, RecipientDsn, Reply, ReversePath, Stage};
 
 /// How a transaction left its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -354,7 +355,14 @@ fn in_ascii(delivery: &Delivery) -> Option<Delivery> {
         ReversePath::Null(()) => ReversePath::NULL,
     };
     let recipients = delivery.recipients.iter();
-    let recipients = recipients.map(|(index, address)| Some((*index, address.to_ascii()?)));
+    let recipients = recipients.map(|(index, recipient)| {
+        let address = recipient.address.to_ascii()?;
+        // RFC 6533 §3: without SMTPUTF8 this form of ORCPT must be used.
+        let original = recipient.dsn.original_recipient.as_ref();
+        let original_recipient = original.and_then(OriginalRecipient::to_ascii);
+        let dsn = RecipientDsn { original_recipient, ..recipient.dsn };
+        Some((*index, Recipient { address, dsn }))
+    });
     let recipients = recipients.collect::<Option<_>>()?;
     Some(Delivery { reverse_path, recipients, smtputf8: false, ..delivery.clone() })
 }
@@ -370,30 +378,35 @@ fn commands(delivery: &Delivery, offered: &Extensions) -> Vec<String> {
     if delivery.smtputf8 {
         mail.push_str(" SMTPUTF8");
     }
-    if let Some(id) = delivery.envelope_id.as_deref().filter(|_| offered.dsn) {
-        mail.push_str(&format!(" ENVID={}", xtext(id)));
+    if offered.dsn {
+        mail.push_str(&mail_dsn(&delivery.dsn));
     }
     mail.push_str("\r\n");
-    let recipients = delivery.recipients.iter();
-    let rcpts = recipients.map(|(_, address)| format!("RCPT TO:<{address}>\r\n"));
+    let rcpt = |(_, recipient): &(u32, Recipient)| {
+        let dsn = if offered.dsn { rcpt_dsn(&recipient.dsn) } else { String::new() };
+        format!("RCPT TO:<{}>{dsn}\r\n", recipient.address)
+    };
+    let rcpts = delivery.recipients.iter().map(rcpt);
     std::iter::once(mail).chain(rcpts).chain(std::iter::once("DATA\r\n".to_owned())).collect()
 }
 
-/// RFC 3461 §4: printable ASCII as it is, but for `+` and `=`; everything else as `+` and two
-/// hexadecimal digits.
-fn xtext(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for octet in text.bytes() {
-        match octet {
-            b'!'..=b'~' if octet != b'+' && octet != b'=' => out.push(char::from(octet)),
-            _ => out.push_str(&format!("+{octet:02X}")),
-        }
-    }
-    out
+/// What was asked with MAIL, and nothing that was not (RFC 3461 §5.2.1).
+fn mail_dsn(asked: &MailDsn) -> String {
+    let ret = asked.content.map(|content| format!(" RET={}", content.keyword()));
+    let id = asked.envelope_id.as_ref().map(|id| format!(" ENVID={}", id.as_str()));
+    [ret, id].into_iter().flatten().collect()
+}
+
+/// What was asked with RCPT, and nothing that was not (RFC 3461 §5.2.1).
+fn rcpt_dsn(asked: &RecipientDsn) -> String {
+    let notify = asked.notify.map(|notify| format!(" NOTIFY={notify}"));
+    let original = asked.original_recipient.as_ref();
+    let original = original.map(|original| format!(" ORCPT={}", original.as_str()));
+    [notify, original].into_iter().flatten().collect()
 }
 
 fn outcomes(delivery: &Delivery, connection: &Connection, fates: Vec<Fate>) -> Vec<Outcome> {
-    let outcome = |((recipient, _), fate): (&(u32, Address), Fate)| {
+    let outcome = |((recipient, _), fate): (&(u32, Recipient), Fate)| {
         let (stage, result, remote_queue_id) = match fate {
             Fate::Ended(ended) => *ended,
             // Every way through a transaction ends all fates; should one not, the recipient is
@@ -408,6 +421,7 @@ fn outcomes(delivery: &Delivery, connection: &Connection, fates: Vec<Fate>) -> V
             remote_mta: connection.peer.remote_mta.clone(),
             remote_queue_id,
             tls: connection.peer.tls.clone(),
+            dsn: connection.extensions.dsn,
             result,
         }
     };
@@ -420,20 +434,3 @@ const PIPELINE_BYTES_MAX: usize = 4096;
 const BLOCK_BYTES: usize = 32_768;
 /// How long a next hop that hung up on a body may take to say why.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(5);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn envelope_ids_are_written_as_xtext() {
-        for (text, want) in [
-            ("0c3k9s0ab1d2e3f4", "0c3k9s0ab1d2e3f4"),
-            ("a+b=c", "a+2Bb+3Dc"),
-            ("a b\r\nRSET", "a+20b+0D+0ARSET"),
-            ("é", "+C3+A9"),
-        ] {
-            assert_eq!(xtext(text), want);
-        }
-    }
-}

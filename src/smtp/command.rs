@@ -267,7 +267,8 @@ fn address(mailbox: &str) -> Option<Address> {
     Address::parse(mailbox).ok()
 }
 
-/// Octets of a command with its CRLF: RFC 5321 §4.5.3.1.4 has 512, extensions add to it.
+/// Octets of a command with its CRLF: RFC 5321 §4.5.3.1.4 has 512, extensions add to it; DSN
+/// wants 1036 (RFC 3461 §5.4).
 const COMMAND_LINE_BYTES_MAX: usize = 2048;
 /// Octets of AUTH and of a line in its exchange with the CRLF (RFC 4954 §4).
 const AUTH_LINE_BYTES_MAX: usize = 12_288;

@@ -344,6 +344,7 @@ mod tests {
             data_timeout: Duration::from_secs(180),
             message_timeout: Duration::from_secs(3600),
             write_timeout: Duration::from_secs(60),
+            dsn: false,
             bare_newline: BareNewline::Refuse,
         })
     }

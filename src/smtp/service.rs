@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::reply;
 use crate::mail::envelope::{BodyKind, Recipient};
-use crate::mail::{Reply, ReversePath};
+use crate::mail::{MailDsn, Reply, ReversePath};
 
 /// One connection's server behind the protocol: policy, and what becomes of the mail.
 ///
@@ -147,6 +147,8 @@ pub struct MailCommand {
     pub body: BodyKind,
     /// Whether `SMTPUTF8` was given (RFC 6531 §3.4).
     pub smtputf8: bool,
+    /// What it asked of reports (RFC 3461).
+    pub dsn: MailDsn,
 }
 
 /// Who is at the other end.
@@ -203,6 +205,8 @@ pub struct SessionOptions {
     pub message_timeout: Duration,
     /// The time in which the peer must take what we write.
     pub write_timeout: Duration,
+    /// Whether DSN is offered (RFC 3461): whoever offers it must report, or have it reported.
+    pub dsn: bool,
     /// What is done with a bare CR or LF in a mail.
     pub bare_newline: BareNewline,
 }

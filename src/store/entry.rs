@@ -259,7 +259,9 @@ fn bounce_rows(bounce: &Bounce, lsn: u64, place: &[u8]) -> Vec<Row> {
 /// The submission or report that a notice is about.
 fn notice_subject(notice: &NoticeSent) -> QueueId {
     match notice {
-        NoticeSent::Failure { queue_id, .. } | NoticeSent::Delay { queue_id, .. } => *queue_id,
+        NoticeSent::Failure { queue_id, .. }
+        | NoticeSent::Relayed { queue_id, .. }
+        | NoticeSent::Delay { queue_id, .. } => *queue_id,
         NoticeSent::Forward { report_id } => report_id.0,
     }
 }

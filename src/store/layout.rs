@@ -545,7 +545,8 @@ const MESSAGE_HEAD_BYTES: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::Timestamp;
+    use crate::mail::{Address, Envelope, MailDsn, Recipient, ReversePath, Timestamp, dsn};
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_frame_is_read_back_and_any_flipped_bit_is_noticed() {
@@ -565,6 +566,32 @@ mod tests {
         for len in 0..34 {
             assert_eq!(decode_frame(&out[..len], 7), None, "{len} octets");
         }
+    }
+
+    #[test]
+    fn an_envelope_from_before_dsn_is_read_and_what_was_asked_is_read_back() {
+        /// As it was written before.
+        #[derive(Serialize)]
+        struct Old {
+            reverse_path: ReversePath,
+            recipients: Vec<BTreeMap<&'static str, Address>>,
+        }
+        let address = Address::parse("a@b.test").unwrap();
+        let old = Old {
+            reverse_path: ReversePath::NULL,
+            recipients: vec![[("address", address.clone())].into()],
+        };
+        let mut envelope: Envelope = decode_record(&encode_record(&old).unwrap()).unwrap();
+        assert_eq!(envelope.recipients, [Recipient::from(address)]);
+        assert_eq!(envelope.dsn, MailDsn::default());
+        let small = encode_record(&envelope).unwrap();
+        envelope.dsn.content = Some(dsn::Content::Full);
+        envelope.dsn.envelope_id = dsn::EnvelopeId::parse("a+2Bb");
+        envelope.recipients[0].dsn.notify = dsn::Notify::parse("NEVER");
+        envelope.recipients[0].dsn.original_recipient = dsn::OriginalRecipient::parse("utf-8;é@b");
+        let record = encode_record(&envelope).unwrap();
+        assert_eq!(decode_record::<Envelope>(&record).unwrap(), envelope);
+        assert!(!small.windows(3).any(|three| three == b"dsn"), "what was not asked takes no room");
     }
 
     #[test]

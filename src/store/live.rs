@@ -211,7 +211,8 @@ impl Live {
 
     fn apply_notice(&mut self, notice: &NoticeSent) -> Option<QueueId> {
         match notice {
-            NoticeSent::Failure { queue_id, recipients } => self.change(*queue_id, |message| {
+            NoticeSent::Failure { queue_id, recipients }
+            | NoticeSent::Relayed { queue_id, recipients } => self.change(*queue_id, |message| {
                 for (index, recipient) in (0_u32..).zip(&mut message.recipients) {
                     recipient.notice_owed &= !recipients.contains(&index);
                 }
@@ -237,6 +238,7 @@ fn live_message(submission: &Submission) -> LiveMessage {
         next_attempt: submission.received_at,
         last: None,
         notice_owed: false,
+        dsn: recipient.dsn.clone(),
     });
     LiveMessage {
         queue_id: submission.queue_id,
@@ -250,6 +252,7 @@ fn live_message(submission: &Submission) -> LiveMessage {
         size_bytes: submission.size_bytes,
         body: envelope.body,
         smtputf8: envelope.smtputf8,
+        dsn_asked: envelope.dsn.clone(),
         delay_notices: 0,
         recipients: recipients.collect(),
     }

@@ -44,7 +44,7 @@ use self::shared::{Shared, Stop, Tuning};
 use self::spool::Pin;
 use self::state::State;
 use crate::clock::Clock;
-use crate::mail::{Address, MessageId, QueueId, ReversePath, Timestamp};
+use crate::mail::{Address, MailDsn, MessageId, QueueId, RecipientDsn, ReversePath, Timestamp};
 use crate::metrics::Metrics;
 
 /// How a store is opened.
@@ -117,6 +117,8 @@ pub struct LiveMessage {
     pub body: crate::mail::envelope::BodyKind,
     /// Whether it needs SMTPUTF8.
     pub smtputf8: bool,
+    /// What the app asked of reports.
+    pub dsn_asked: MailDsn,
     /// Delay notices it has had.
     pub delay_notices: u32,
     /// Every recipient, in the order of the envelope.
@@ -138,6 +140,8 @@ pub struct LiveRecipient {
     pub last: Option<Attempt>,
     /// Whether the app is owed a DSN about it.
     pub notice_owed: bool,
+    /// What the app asked of reports about it.
+    pub dsn: RecipientDsn,
 }
 
 /// Everything that is known of one submission.

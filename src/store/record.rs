@@ -99,7 +99,8 @@ pub struct Attempt {
     pub tls: Option<String>,
     /// What follows from it.
     pub decision: Decision,
-    /// Whether the app is owed a DSN about it; set with `Failed` and `Expired` only.
+    /// Whether the app is owed a DSN about it: set with `Failed` and `Expired`, and with `Relayed`
+    /// where the app wants to know and the next hop will not tell.
     #[serde(default)]
     pub notice_owed: bool,
 }
@@ -328,8 +329,15 @@ impl ReportCaptured {
 /// A notice that has been written: the debt it settles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum NoticeSent {
-    /// The DSN about these recipients of a submission.
+    /// The DSN about recipients of a submission that were given up.
     Failure {
+        /// The submission.
+        queue_id: QueueId,
+        /// The recipients it names.
+        recipients: Vec<u32>,
+    },
+    /// The DSN about recipients that were handed to a next hop that reports no success.
+    Relayed {
         /// The submission.
         queue_id: QueueId,
         /// The recipients it names.

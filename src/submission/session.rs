@@ -73,6 +73,7 @@ impl Session {
             data_timeout: Duration::from_secs(submission.data_timeout_secs),
             message_timeout: Duration::from_secs(submission.message_timeout_secs),
             write_timeout: Duration::from_secs(submission.command_timeout_secs),
+            dsn: true,
             bare_newline: match submission.bare_newline {
                 BareNewline::Refuse => crate::smtp::BareNewline::Refuse,
                 BareNewline::Normalize => crate::smtp::BareNewline::Normalize,
@@ -171,6 +172,7 @@ impl Session {
                 recipients: self.recipients.clone(),
                 body: mail.body,
                 smtputf8: mail.smtputf8,
+                dsn: mail.dsn.clone(),
             },
             helo: self.hello.as_ref().map(|hello| hello.name.clone()),
             peer: self.peer.address,
@@ -235,7 +237,8 @@ impl Service for Session {
 
     async fn rcpt(&mut self, recipient: &Recipient) -> Result<(), Reply> {
         // Named twice it still gets the mail once (RFC 5321 §4.1.1.3 leaves that to us).
-        if self.recipients.contains(recipient) {
+        // What the first RCPT asked of reports holds.
+        if self.recipients.iter().any(|known| known.address == recipient.address) {
             return Ok(());
         }
         let counted = self.count(Counted::Recipient);
@@ -320,7 +323,8 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::config::{Account, AuthPolicy, DsnPolicy};
-    use crate::mail::{MessageId, QueueId, Timestamp, header};
+    use crate::mail::dsn::{Content, EnvelopeId, Notify, OriginalRecipient};
+    use crate::mail::{MailDsn, MessageId, QueueId, RecipientDsn, Timestamp, header};
     use crate::metrics::Metrics;
     use crate::secret::{self, KeyRing};
     use crate::store::record::{Origin, ReturnPathMode};
@@ -645,6 +649,25 @@ mod tests {
         stage.clock.advance(Duration::from_secs(61));
         let said = stage.talk("127.0.0.1", input).await;
         assert_eq!(said.matches("\r\n250 2.1.0 ").count(), 2, "{said}");
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_of_reports_is_kept_with_the_mail() {
+        let stage = Stage::new();
+        let input = b"EHLO x\r\nMAIL FROM:<a@b> RET=FULL ENVID=a+2Bb\r\n\
+                      RCPT TO:<c@d> NOTIFY=NEVER ORCPT=rfc822;C@D\r\n\
+                      RCPT TO:<e@f>\r\nRCPT TO:<c@d> NOTIFY=SUCCESS\r\n\
+                      DATA\r\nSubject: x\r\n\r\nbody\r\n.\r\nQUIT\r\n";
+        let said = stage.talk("127.0.0.1", input).await;
+        assert!(said.contains("\r\n250-DSN\r\n"), "{said}");
+        let record = stage.store.message(queue_id(&said)).unwrap().unwrap();
+        let envelope = record.submission.envelope;
+        let (content, envelope_id) = (Some(Content::Full), EnvelopeId::parse("a+2Bb"));
+        assert_eq!(envelope.dsn, MailDsn { content, envelope_id });
+        let (notify, original) = (Some(Notify::NEVER), OriginalRecipient::parse("rfc822;C@D"));
+        let first = RecipientDsn { notify, original_recipient: original };
+        let asked: Vec<&RecipientDsn> = envelope.recipients.iter().map(|to| &to.dsn).collect();
+        assert_eq!(asked, [&first, &RecipientDsn::default()], "the first RCPT holds");
         stage.close().await;
     }
 

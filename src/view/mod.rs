@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::bounce::{Action, Facts};
-use crate::mail::{MessageId, Timestamp, header};
+use crate::mail::dsn::EnvelopeId;
+use crate::mail::{MailDsn, MessageId, Timestamp, header};
 use crate::store::MessageRecord;
 use crate::store::record::{Bounce, Submission};
 use crate::store::state::State;
@@ -126,6 +127,7 @@ pub fn timeline(
         "origin": mail.origin,
         "client": &mail.client,
         "returnPath": mail.return_path,
+        "dsn": dsn(&mail.envelope.dsn),
         "recipients": recipients,
         "bounces": bounces(record, Bounce::is_failure),
         "deliveryReports": bounces(record, |bounce| !bounce.is_failure()),
@@ -135,6 +137,16 @@ pub fn timeline(
         "meta": meta(mail),
         "aliasOf": alias_of(record, by_alias),
     }
+}
+
+/// What the app asked of reports about a mail, as EmailEngine's submission takes it.
+fn dsn(asked: &MailDsn) -> Option<Value> {
+    (!asked.is_empty()).then(|| {
+        object! {
+            "id": asked.envelope_id.as_ref().map(EnvelopeId::text),
+            "return": asked.content,
+        }
+    })
 }
 
 /// The value of `messageHeaders`: lower-case names, each with its values in order.
@@ -258,7 +270,7 @@ mod tests {
     use super::*;
     use crate::bounce::{Category, Classification};
     use crate::mail::{
-        Address, EnhancedStatus, Envelope, QueueId, Recipient, Reply, ReversePath, Stage,
+        Address, EnhancedStatus, Envelope, QueueId, Recipient, Reply, ReversePath, Stage, dsn,
         envelope::BodyKind,
     };
     use crate::store::record::{
@@ -305,7 +317,7 @@ mod tests {
     }
 
     fn mail(recipients: &[&str]) -> Submission {
-        let address = |text: &&str| Recipient { address: Address::parse(text).unwrap() };
+        let address = |text: &&str| Recipient::from(Address::parse(text).unwrap());
         Submission {
             queue_id: queue_id(),
             message_id: MessageId::parse("3e013ba5-3bd2-a5f6-b102-5997c7d4d843@ekiri.ee").unwrap(),
@@ -316,6 +328,7 @@ mod tests {
                 recipients: recipients.iter().map(address).collect(),
                 body: BodyKind::default(),
                 smtputf8: false,
+                dsn: MailDsn::default(),
             },
             header: b"Return-Path: <andris@ekiri.ee>\r\n\
                 Content-Type: text/plain;\r\n charset=utf-8\r\n\
@@ -629,6 +642,27 @@ mod tests {
         }
         let attempt = &timeline(&mail, false, vec![], WEEK)["recipients"][0]["attempts"][0];
         assert_eq!(attempt["alias"], json!(format!("<{ses}>")));
+    }
+
+    #[test]
+    fn a_timeline_shows_what_was_asked_of_reports_and_a_lookup_does_not() {
+        let mut record = record(vec![], vec![]);
+        let shown = timeline(&record, false, vec![], WEEK);
+        assert!(shown["dsn"].is_null() && shown["recipients"][0]["dsn"].is_null(), "{shown}");
+        let envelope = &mut record.submission.envelope;
+        envelope.dsn.content = Some(dsn::Content::Headers);
+        envelope.dsn.envelope_id = dsn::EnvelopeId::parse("order+2B17");
+        let [first, second] = envelope.recipients.as_mut_slice() else { panic!("two recipients") };
+        first.dsn.notify = dsn::Notify::parse("DELAY,SUCCESS");
+        first.dsn.original_recipient = dsn::OriginalRecipient::parse("rfc822;a+2Bb@c");
+        second.dsn.notify = dsn::Notify::parse("NEVER");
+        let shown = timeline(&record, false, vec![], WEEK);
+        assert_eq!(shown["dsn"], json!({ "id": "order+17", "return": "headers" }));
+        let asked = json!({ "notify": ["success", "delay"], "originalRecipient": "a+b@c" });
+        assert_eq!(shown["recipients"][0]["dsn"], asked);
+        assert_eq!(shown["recipients"][1]["dsn"], json!({ "notify": ["never"] }));
+        let shown = submission(&record, WEEK);
+        assert!(shown["dsn"].is_null() && shown["recipients"][0]["dsn"].is_null(), "{shown}");
     }
 
     #[test]

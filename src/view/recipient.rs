@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::put;
-use crate::mail::{Reply, Timestamp};
+use crate::mail::{Recipient, RecipientDsn, Reply, Timestamp};
 use crate::store::MessageRecord;
 use crate::store::record::{Attempt, Bounce, Decision, Match};
 use crate::store::state::{self, State};
 
 /// All that is known of one recipient.
 pub(super) struct Evidence<'a> {
-    address: &'a str,
+    asked: &'a Recipient,
     attempts: Vec<&'a Attempt>,
     bounces: Vec<&'a Bounce>,
 }
@@ -40,7 +40,7 @@ impl<'a> Evidence<'a> {
         let recipients = (0_u32..).zip(&record.submission.envelope.recipients);
         recipients
             .map(|(index, recipient)| Self {
-                address: recipient.address.as_str(),
+                asked: recipient,
                 attempts: attempts.remove(&index).unwrap_or_default(),
                 bounces: bounces.remove(&index).unwrap_or_default(),
             })
@@ -69,7 +69,7 @@ impl<'a> Evidence<'a> {
         };
         let is_waiting = !state.has_left_queue();
         object! {
-            "recipient": self.address,
+            "recipient": self.asked.address.as_str(),
             "state": state,
             "attempts": attempts,
             "lastAttempt": last.map(|last| last.ended_at.rfc3339()),
@@ -77,8 +77,24 @@ impl<'a> Evidence<'a> {
             "response": last.and_then(|last| last.reply.as_ref()).map(reply),
             "error": last.and_then(|last| last.error.as_ref()),
             "remoteQueueId": last.and_then(|last| last.remote_queue_id.as_ref()),
+            "dsn": dsn(&self.asked.dsn).filter(|_dsn| attempts_as == AttemptsAs::List),
         }
     }
+}
+
+/// What the app asked of reports about a recipient.
+fn dsn(asked: &RecipientDsn) -> Option<Value> {
+    let notify = asked.notify.map(|notify| {
+        let words = notify.to_string().to_ascii_lowercase();
+        words.split(',').map(Value::from).collect::<Value>()
+    });
+    let original_recipient = asked.original_recipient.as_ref().map(|original| original.address());
+    (!asked.is_empty()).then(|| {
+        object! {
+            "notify": notify,
+            "originalRecipient": original_recipient,
+        }
+    })
 }
 
 fn attempt(attempt: &Attempt) -> Value {

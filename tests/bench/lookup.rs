@@ -95,7 +95,7 @@ async fn fill(dir: &std::path::Path, count: usize) -> Vec<String> {
 }
 
 fn submission(store: &Store, id: &str, now: Timestamp) -> Submission {
-    let recipient = Recipient { address: Address::parse("user@example.com").unwrap() };
+    let recipient = Recipient::from(Address::parse("user@example.com").unwrap());
     Submission {
         queue_id: store.new_queue_id(),
         message_id: MessageId::parse(id).unwrap(),
@@ -106,6 +106,7 @@ fn submission(store: &Store, id: &str, now: Timestamp) -> Submission {
             recipients: vec![recipient],
             body: rebound::mail::envelope::BodyKind::SevenBit,
             smtputf8: false,
+            dsn: rebound::mail::MailDsn::default(),
         },
         header: format!("Subject: x\r\nMessage-ID: <{id}>\r\n").into_bytes(),
         size_bytes: 20,

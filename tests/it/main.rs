@@ -15,6 +15,8 @@ mod crash;
 #[cfg(test)]
 mod dev;
 #[cfg(test)]
+mod dsn;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod postfix;

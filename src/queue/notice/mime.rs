@@ -10,6 +10,17 @@ pub(super) struct Part {
     pub(super) description: &'static str,
     /// The content, with CRLF at the end of every line.
     pub(super) content: Vec<u8>,
+    /// How it may be written.
+    pub(super) coding: Coding,
+}
+
+/// How the content of a part may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// In quoted-printable where it is not plain.
+    Any,
+    /// As it is; it must have lines that `fits_lines`.
+    AsItIs,
 }
 
 /// `Name: value`, folded before 78 columns where the value has a space to fold at, and in any
@@ -74,7 +85,13 @@ pub(super) fn lines(octets: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The parts between boundary lines, and the boundary. The result is all 7-bit.
+/// Whether every line is short enough for mail (RFC 5322 §2.1.1).
+pub(super) fn fits_lines(content: &[u8]) -> bool {
+    content.split(|b| *b == b'\n').all(|line| line.len() <= LINE_BYTES_MAX)
+}
+
+/// The parts between boundary lines, and the boundary. The result is all 7-bit, but for parts
+/// that are written as they are.
 ///
 /// `seed` must be unpredictable; a boundary that the content holds in spite of that is made
 /// longer until it does not.
@@ -102,10 +119,11 @@ pub(super) fn multipart(parts: Vec<Part>, seed: &str) -> (String, Vec<u8>) {
 
 /// The part as it can go through any next hop, and its `Content-Transfer-Encoding`.
 fn encoded(part: Part) -> (Part, &'static str) {
-    let is_short = |line: &[u8]| line.len() <= LINE_BYTES_MAX;
-    let is_plain = part.content.is_ascii() && part.content.split(|b| *b == b'\n').all(is_short);
-    if is_plain {
+    if part.content.is_ascii() && fits_lines(&part.content) {
         return (part, "7bit");
+    }
+    if part.coding == Coding::AsItIs {
+        return (part, "8bit");
     }
     let content = quoted_printable(&part.content);
     (Part { content, ..part }, "quoted-printable")
@@ -211,6 +229,7 @@ mod tests {
             content_type: "text/plain",
             description: "d",
             content: content.as_bytes().to_vec(),
+            coding: Coding::Any,
         };
         let (boundary, body) =
             multipart(vec![part("--=_seed\r\n--=_seed_\r\n"), part("é\r\n")], "seed");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::mime::paragraph;
+use super::mime::{Part, paragraph};
 use super::{AboutRecipient, Letterhead};
 use crate::bounce::Category;
 use crate::mail::{Stage, Timestamp, header};
@@ -14,6 +14,7 @@ pub(super) fn failure(
     head: &Letterhead<'_>,
     original: &Submission,
     about: &[AboutRecipient<'_>],
+    returned: &Part,
 ) -> String {
     let mut text = opening(head);
     let whom = share(about.len(), original.envelope.recipients.len());
@@ -37,7 +38,7 @@ pub(super) fn failure(
         text += &paragraph("", AFTER_FAILURE_OTHERS);
     }
     text += "\r\n";
-    text += &paragraph("", ATTACHED);
+    text += &attached(returned);
     text
 }
 
@@ -47,6 +48,7 @@ pub(super) fn delay(
     original: &Submission,
     about: &[AboutRecipient<'_>],
     expires_at: Timestamp,
+    returned: &Part,
 ) -> String {
     let mut text = opening(head);
     let whom = share(about.len(), original.envelope.recipients.len());
@@ -69,7 +71,30 @@ pub(super) fn delay(
         &format!("Delivery is tried until {until}. If it fails for good you get another report."),
     );
     text += "\r\n";
-    text += &paragraph("", ATTACHED);
+    text += &attached(returned);
+    text
+}
+
+/// The first part of a DSN about recipients whose next hop does not tell of deliveries.
+pub(super) fn relayed(
+    head: &Letterhead<'_>,
+    original: &Submission,
+    about: &[AboutRecipient<'_>],
+    returned: &Part,
+) -> String {
+    let mut text = opening(head);
+    let whom = share(about.len(), original.envelope.recipients.len());
+    text += &paragraph("", &format!("Your mail was passed on for {whom}."));
+    text += &paragraph("", RELAYED_ONLY);
+    text += &identity(original);
+    for one in about {
+        text += &format!("\r\n{}\r\n", header::sanitized(one.recipient.address.as_str()));
+        if let Some(last) = &one.recipient.last {
+            text += &last_words(last);
+        }
+    }
+    text += "\r\n";
+    text += &attached(returned);
     text
 }
 
@@ -113,6 +138,12 @@ fn last_words(last: &Attempt) -> String {
             said
         }
     }
+}
+
+/// What follows the text.
+fn attached(returned: &Part) -> String {
+    let is_header = returned.content_type.ends_with("-headers");
+    paragraph("", if is_header { ATTACHED_HEADER } else { ATTACHED_MAIL })
 }
 
 /// Which mail it is about.
@@ -221,7 +252,11 @@ const AFTER_FAILURE: &str = "To reach them after all, correct the cause and send
 const AFTER_FAILURE_OTHERS: &str = "This says nothing about the mail's other recipients.";
 const DELAY_ONLY: &str = "This is only a warning: there is nothing to do, and the mail need not be \
     sent again.";
-const ATTACHED: &str = "The same follows in a form for programs (RFC 3464), then the header of the \
+const RELAYED_ONLY: &str = "You asked to be told of its delivery, but the server that has it now \
+    does not report deliveries: this is all that will be known of a success.";
+const ATTACHED_MAIL: &str =
+    "The same follows in a form for programs (RFC 3464), then the mail itself.";
+const ATTACHED_HEADER: &str = "The same follows in a form for programs (RFC 3464), then the header of the \
     mail. Its text and attachments are not returned.";
 /// Characters of the other side's words that are quoted.
 const REPLY_CHARS_MAX: usize = 4096;

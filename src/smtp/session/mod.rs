@@ -524,6 +524,7 @@ mod tests {
             data_timeout: Duration::from_secs(1),
             message_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(1),
+            dsn: false,
             bare_newline: BareNewline::Refuse,
         };
         Session::new(Arc::new(options), Channel::Plain { local: true, starttls: true })

@@ -4,7 +4,7 @@ use samotop_core::smtp::DriverControl;
 
 use super::super::auth::Exchange;
 use super::super::command::{Command, ForwardPath};
-use super::super::parameters;
+use super::super::parameters::{self, Offered};
 use super::super::reply::{self, Canned};
 use super::super::service::{Auth, Hello, HelloKind, MailCommand, Protocol, SessionEnd};
 use super::{Awaiting, Channel, Question, Session, is_over};
@@ -102,6 +102,9 @@ impl Session {
         });
         let always = ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"];
         lines.extend(always.map(str::to_owned));
+        if self.options.dsn {
+            lines.push("DSN".to_owned());
+        }
         let limits: Vec<String> =
             [("RCPTMAX", self.options.recipients_max), ("MAILMAX", self.options.transactions_max)]
                 .into_iter()
@@ -122,6 +125,10 @@ impl Session {
         lines
     }
 
+    fn offered(&self) -> Offered {
+        Offered { auth: self.is_auth_offered(), dsn: self.options.dsn }
+    }
+
     fn mail(&mut self, path: ReversePath, parameters: &str) -> Result<Question, Canned> {
         if self.hello.is_none() {
             return Err(self.hello_first());
@@ -136,7 +143,7 @@ impl Session {
         if self.counters.transactions >= self.options.transactions_max {
             return Err(reply::TOO_MANY_MAILS);
         }
-        let said = parameters::mail(parameters, self.is_auth_offered())?;
+        let said = parameters::mail(parameters, self.offered())?;
         if path.address().is_some_and(|address| !address.is_ascii()) && !said.smtputf8 {
             return Err(reply::NEEDS_SMTPUTF8);
         }
@@ -150,6 +157,7 @@ impl Session {
             size_bytes: said.size_bytes,
             body: said.body,
             smtputf8: said.smtputf8,
+            dsn: said.dsn,
         }))
     }
 
@@ -161,7 +169,7 @@ impl Session {
         if transaction.accepted >= self.options.recipients_max {
             return Err(reply::TOO_MANY_RECIPIENTS);
         }
-        parameters::rcpt(parameters)?;
+        let dsn = parameters::rcpt(parameters, self.offered())?;
         let address = match path {
             ForwardPath::Address(address) => address,
             ForwardPath::Postmaster => {
@@ -169,11 +177,13 @@ impl Session {
                     .map_err(|_e| reply::RECIPIENT_SYNTAX)?
             }
         };
-        if !address.is_ascii() && !transaction.smtputf8 {
+        let original = dsn.original_recipient.as_ref().map_or("", |original| original.as_str());
+        let is_ascii = address.is_ascii() && original.is_ascii();
+        if !is_ascii && !transaction.smtputf8 {
             return Err(reply::NEEDS_SMTPUTF8);
         }
         self.awaiting = Awaiting::Rcpt;
-        Ok(Question::Rcpt(Recipient { address }))
+        Ok(Question::Rcpt(Recipient { address, dsn }))
     }
 
     pub(super) fn data_refusal(&self) -> Option<Canned> {

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::store::record::NoticeSent;
 
 /// What the process that is killed has promised so far.
 #[derive(Default)]
@@ -12,6 +13,8 @@ struct Promises {
     ended: Vec<QueueId>,
     reports: Vec<QueueId>,
     captured: Vec<QueueId>,
+    owed: Vec<QueueId>,
+    told: Vec<QueueId>,
 }
 
 const KILLS: u64 = 8;
@@ -60,6 +63,19 @@ fn check(store: &Store, promised: &Promises) {
     for id in &promised.captured {
         assert!(!waiting.contains(&ReportId(*id)), "report {id} would be captured twice");
     }
+    for id in &promised.owed {
+        let told = store.by_message_id(&notice_of(*id)).unwrap().len();
+        let is_owed = store.live(*id).is_some_and(|mail| mail.recipients[0].notice_owed);
+        assert_eq!(told, usize::from(!is_owed), "the notice about {id} is owed or written, once");
+    }
+    for id in &promised.told {
+        assert!(store.live(*id).is_none(), "the notice about {id} would be written twice");
+    }
+}
+
+/// The Message-ID of the notice about a mail.
+fn notice_of(queue_id: QueueId) -> MessageId {
+    MessageId::parse(&format!("about-{queue_id}@relay.test")).unwrap()
 }
 
 fn open_as_child(dir: &TempDir) -> Store {
@@ -99,6 +115,8 @@ fn run_and_kill(dir: &TempDir, lines: u64, promised: &mut Promises) {
             "ended" => promised.ended.push(id),
             "report" => promised.reports.push(id),
             "captured" => promised.captured.push(id),
+            "owed" => promised.owed.push(id),
+            "told" => promised.told.push(id),
             _ => continue,
         }
         seen += 1;
@@ -167,7 +185,25 @@ async fn write_for_ever(store: Store) {
         committed(&store, batch).await;
         say("ended", id);
         say("captured", report_id);
+        hand_over_and_tell(&store, say).await;
     }
+}
+
+/// A mail that is handed over, and the notice of that, which its sender is owed.
+async fn hand_over_and_tell(store: &Store, say: impl Fn(&str, QueueId)) {
+    let id = accepted(store, &["to@example.test"], b"x").await;
+    let relayed = Attempt { notice_owed: true, ..attempt(id, 0, 1, Decision::Relayed) };
+    committed(store, attempts(vec![relayed])).await;
+    say("owed", id);
+    let mut notice = submission(store.new_queue_id(), &["app@app.test"]);
+    notice.message_id = notice_of(id);
+    let batch = Batch {
+        notices: vec![NoticeSent::Relayed { queue_id: id, recipients: vec![0] }],
+        submissions: vec![(notice, b"Subject: relayed\r\n\r\n".to_vec())],
+        ..Batch::default()
+    };
+    committed(store, batch).await;
+    say("told", id);
 }
 
 const DIR_VARIABLE: &str = "REBOUND_STORE_TEST_DIR";

@@ -19,7 +19,7 @@ use crate::bounce::{Action, Category, Classification, Verdict};
 use crate::clock::Clock;
 use crate::mail::envelope::BodyKind;
 use crate::mail::{
-    Address, Envelope, MessageId, QueueId, Recipient, Reply, ReversePath, Stage, Timestamp,
+    Address, Envelope, MailDsn, MessageId, QueueId, Recipient, Reply, ReversePath, Stage, Timestamp,
 };
 
 /// A directory that is removed when the test ends.
@@ -71,8 +71,7 @@ pub(super) fn open(dir: &TempDir) -> Store {
 }
 
 pub(super) fn submission(queue_id: QueueId, to: &[&str]) -> Submission {
-    let recipients =
-        to.iter().map(|to| Recipient { address: Address::parse(to).unwrap() }).collect();
+    let recipients = to.iter().map(|to| Recipient::from(Address::parse(to).unwrap())).collect();
     Submission {
         queue_id,
         message_id: MessageId::parse(&format!("{queue_id}@app.test")).unwrap(),
@@ -83,6 +82,7 @@ pub(super) fn submission(queue_id: QueueId, to: &[&str]) -> Submission {
             recipients,
             body: BodyKind::SevenBit,
             smtputf8: false,
+            dsn: MailDsn::default(),
         },
         header: b"Subject: a\r\n".to_vec(),
         size_bytes: 100,

@@ -70,6 +70,14 @@ impl Postfix {
         Self { dir, address, cert, running: false, _full: full }
     }
 
+    /// Adds a line to `main.cf`; for one that is down.
+    pub(crate) fn set(self, line: &str) -> Self {
+        let path = self.dir.path().join("conf/main.cf");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{text}{line}\n")).unwrap();
+        self
+    }
+
     pub(crate) fn up(&mut self) {
         self.postfix("start");
         self.running = true;

@@ -66,12 +66,23 @@ impl Client {
 
     /// Sends one mail whole; the reply to its end, or to what was refused before.
     pub(crate) fn send(&mut self, from: &str, to: &[&str], mail: &[u8]) -> std::io::Result<String> {
-        let said = self.command(&format!("MAIL FROM:<{from}>"))?;
+        let to: Vec<(&str, &str)> = to.iter().map(|to| (*to, "")).collect();
+        self.send_asking((from, ""), &to, mail)
+    }
+
+    /// The same with parameters behind each path.
+    pub(crate) fn send_asking(
+        &mut self,
+        (from, parameters): (&str, &str),
+        to: &[(&str, &str)],
+        mail: &[u8],
+    ) -> std::io::Result<String> {
+        let said = self.command(&format!("MAIL FROM:<{from}> {parameters}"))?;
         if !said.starts_with('2') {
             return Ok(said);
         }
-        for to in to {
-            let said = self.command(&format!("RCPT TO:<{to}>"))?;
+        for (to, parameters) in to {
+            let said = self.command(&format!("RCPT TO:<{to}> {parameters}"))?;
             if !said.starts_with('2') {
                 self.command("RSET")?;
                 return Ok(said);
@@ -88,8 +99,19 @@ impl Client {
 
 /// Submits one mail that must be taken.
 pub(crate) fn submit(server: SocketAddr, from: &str, to: &[&str], mail: &[u8]) -> Queued {
+    let to: Vec<(&str, &str)> = to.iter().map(|to| (*to, "")).collect();
+    submit_asking(server, (from, ""), &to, mail)
+}
+
+/// The same with parameters behind each path.
+pub(crate) fn submit_asking(
+    server: SocketAddr,
+    from: (&str, &str),
+    to: &[(&str, &str)],
+    mail: &[u8],
+) -> Queued {
     let mut client = Client::connect(server);
-    let reply = client.send(from, to, mail).unwrap();
+    let reply = client.send_asking(from, to, mail).unwrap();
     client.command("QUIT").unwrap();
     queued(&reply).unwrap_or_else(|| panic!("not taken: {reply}"))
 }

@@ -1,5 +1,7 @@
 //! The queue with a real store, a scripted next hop and a clock that stands still.
 
+mod dsn;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +14,8 @@ use crate::clock::Clock;
 use crate::config::{self, Settings};
 use crate::mail::envelope::BodyKind;
 use crate::mail::{
-    Address, Envelope, MessageId, QueueId, Recipient, Reply, ReturnPathFormat, ReversePath, Stage,
-    Timestamp,
+    Address, Envelope, MailDsn, MessageId, QueueId, Recipient, Reply, ReturnPathFormat,
+    ReversePath, Stage, Timestamp,
 };
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -48,6 +50,11 @@ impl Bench {
         }
         change(&mut settings);
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        Self::open(dir, Arc::new(settings), clock)
+    }
+
+    /// A queue over what lies in `dir`.
+    fn open(dir: PathBuf, settings: Arc<Settings>, clock: Clock) -> Self {
         let keep = Duration::from_secs(90 * 86_400);
         let store = Store::open(&Options { dir: dir.clone(), keep }, clock.clone()).unwrap();
         let keys = Arc::new(KeyRing::from_secret([7; 32]));
@@ -61,7 +68,6 @@ impl Bench {
             capture::Options::default(),
         );
         let relay = Relay::new(&settings.relay, &settings.hostname).unwrap();
-        let settings = Arc::new(settings);
         let context = Context { settings, clock, store, capture, keys, relay, metrics };
         Self { runner: Runner::new(context.clone()), context, dir }
     }
@@ -69,7 +75,7 @@ impl Bench {
     async fn submit(&self, change: impl FnOnce(&mut Submission), to: &[&str]) -> QueueId {
         let store = &self.context.store;
         let queue_id = store.new_queue_id();
-        let recipients = to.iter().map(|text| Recipient { address: Address::parse(text).unwrap() });
+        let recipients = to.iter().map(|text| Recipient::from(Address::parse(text).unwrap()));
         let mut submission = Submission {
             queue_id,
             message_id: MessageId::parse("<a@example.org>").unwrap(),
@@ -80,6 +86,7 @@ impl Bench {
                 recipients: recipients.collect(),
                 body: BodyKind::SevenBit,
                 smtputf8: false,
+                dsn: MailDsn::default(),
             },
             header: HEADER.to_vec(),
             size_bytes: u64::try_from(MAIL.len()).unwrap(),
@@ -249,7 +256,8 @@ fn tokens_name_the_recipient_and_a_null_reverse_path_is_never_rewritten() {
     let queue_id = QueueId::new(Timestamp::from_millis(1_700_000_000_000), 1);
     let due = || {
         let texts = ["a@example.net", "b@example.net", "c@example.net"];
-        (3_u32..).zip(texts.map(|text| Address::parse(text).unwrap())).collect::<Vec<_>>()
+        let recipients = texts.map(|text| Recipient::from(Address::parse(text).unwrap()));
+        (3_u32..).zip(recipients).collect::<Vec<_>>()
     };
     let mut mail = live(queue_id, ReversePath::Address(Address::parse("app@x.org").unwrap()));
     for mode in [ReturnPathMode::Verp, ReturnPathMode::Plus] {
@@ -262,7 +270,7 @@ fn tokens_name_the_recipient_and_a_null_reverse_path_is_never_rewritten() {
             assert_eq!(found.token.queue_id, queue_id);
             assert_eq!(u32::from(found.token.recipient), delivery.recipients[0].0);
             assert_eq!(delivery.recipients.len(), 1);
-            assert_eq!(delivery.envelope_id, Some(queue_id.to_string()));
+            assert_eq!(delivery.dsn.envelope_id, Some(queue_id.into()));
         }
         let null = crate::store::LiveMessage { reverse_path: ReversePath::NULL, ..mail.clone() };
         let deliveries = super::attempt::deliveries(&settings, &keys, &null, due());
@@ -291,6 +299,7 @@ fn live(queue_id: QueueId, reverse_path: ReversePath) -> crate::store::LiveMessa
         size_bytes: 1,
         body: BodyKind::SevenBit,
         smtputf8: false,
+        dsn_asked: MailDsn::default(),
         delay_notices: 0,
         recipients: Vec::new(),
     }
