@@ -68,6 +68,8 @@ pub struct Submission {
     pub auth: AuthPolicy,
     /// Networks that need not authenticate, as `192.0.2.0/24`.
     pub trusted_networks: Vec<Network>,
+    /// Networks of proxies, which begin each connection with a PROXY header.
+    pub proxy_networks: Vec<Network>,
     /// Octets of one mail.
     pub message_bytes_max: u64,
     /// Octets of the header of one mail.
@@ -327,6 +329,8 @@ pub struct Inbound {
     pub addresses: Vec<Address>,
     /// Whether even `addresses` need a token.
     pub require_token: bool,
+    /// Networks of proxies, which begin each connection with a PROXY header.
+    pub proxy_networks: Vec<Network>,
     /// Octets of one report.
     pub message_bytes_max: u64,
     /// Recipients of one report.
@@ -444,6 +448,12 @@ impl Network {
         let host_bits = 128_u32.saturating_sub(u32::from(self.prefix_len));
         let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
         own_len == other_len && own & mask == other & mask
+    }
+
+    /// Whether `peer` lies in one of the networks; one without an address, on a Unix socket, does
+    /// not.
+    pub fn any_contains(networks: &[Self], peer: Option<IpAddr>) -> bool {
+        peer.is_some_and(|address| networks.iter().any(|network| network.contains(address)))
     }
 }
 

@@ -48,7 +48,8 @@ pub async fn run(
         stopping: stopping.clone(),
     };
     // All may come from one address: a proxy in front is the rule.
-    let gate = Gate::new(limits.connections_max, limits.connections_max);
+    let connections_max = limits.connections_max;
+    let gate = Gate::new(SERVER, server.metrics.clone(), connections_max, connections_max);
     let mut serving = JoinSet::new();
     for listener in listeners {
         let server = server.clone();
@@ -76,7 +77,7 @@ struct Server {
 impl Server {
     async fn serve(self, stream: TcpStream, peer: Option<SocketAddr>) {
         let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-        let open = self.metrics.connection_opened("http");
+        let open = self.metrics.connection_opened(SERVER);
         let inner = TowerToHyperService::new(self.router);
         let stopping = self.stopping.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -110,6 +111,8 @@ impl Server {
     }
 }
 
+/// The name in metrics and logs.
+const SERVER: &str = "http";
 /// What a connection over the limit is told.
 const REFUSAL: &str = concat!(
     "HTTP/1.1 503 Service Unavailable\r\n",

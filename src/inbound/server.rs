@@ -1,6 +1,7 @@
 //! The listeners that reports arrive at.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,10 @@ pub struct Context {
 pub async fn run(listeners: Listeners, context: Context, shutdown: Shutdown) -> Drained {
     let settings = Arc::clone(&context.settings.borrow());
     let limits = &settings.inbound;
-    let gate = Gate::new(limits.connections_max, limits.connections_per_address_max);
+    let metrics = context.shared.metrics.clone();
+    let per_address_max = limits.connections_per_address_max;
+    let gate = Gate::new(SERVER, metrics, limits.connections_max, per_address_max)
+        .behind(&limits.proxy_networks);
     let drain = Duration::from_secs(settings.queue.drain_timeout_secs);
     let mut servers = JoinSet::new();
     for bound in listeners.smtp {
@@ -60,7 +64,8 @@ fn handler<S: Stream + 'static>(
     context: &Context,
     protocol: Protocol,
     shutdown: &Shutdown,
-) -> impl Fn(S, Option<SocketAddr>) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + use<S> {
+) -> impl Fn(S, Option<SocketAddr>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + use<S>
+{
     let (context, shutdown) = (context.clone(), shutdown.clone());
     move |stream, address| {
         let peer = Peer { address: address.map(|address| address.ip()) };

@@ -14,7 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::proxy::{self, ProxyError};
+use super::seldom::Seldom;
 use super::shutdown::{Drain, Drained, Shutdown};
+use crate::config::Network;
+use crate::metrics::Metrics;
 
 /// The sockets that systemd has opened for us, taken by the address they are bound to.
 #[derive(Debug, Default)]
@@ -125,6 +129,12 @@ pub trait Accept: Send {
     /// The next connection, and the peer's address where it has one.
     fn accept(&self)
     -> impl Future<Output = io::Result<(Self::Stream, Option<SocketAddr>)>> + Send;
+
+    /// Whom `proxy`, which one of ours is, has connected for; reads its PROXY header.
+    fn origin(
+        stream: &mut Self::Stream,
+        proxy: SocketAddr,
+    ) -> impl Future<Output = Result<SocketAddr, ProxyError>> + Send;
 }
 
 impl Accept for TcpListener {
@@ -136,6 +146,10 @@ impl Accept for TcpListener {
         stream.set_nodelay(true)?;
         Ok((stream, Some(address)))
     }
+
+    async fn origin(stream: &mut TcpStream, proxy: SocketAddr) -> Result<SocketAddr, ProxyError> {
+        proxy::origin(stream, proxy).await
+    }
 }
 
 impl Accept for UnixListener {
@@ -145,11 +159,23 @@ impl Accept for UnixListener {
         let (stream, _) = Self::accept(self).await?;
         Ok((stream, None))
     }
+
+    /// Nobody without an address is one of our proxies.
+    async fn origin(_stream: &mut UnixStream, proxy: SocketAddr) -> Result<SocketAddr, ProxyError> {
+        Ok(proxy)
+    }
 }
 
 /// Counts the connections of one server, over all its listeners; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Gate {
+    /// The server's name in metrics and logs.
+    server: &'static str,
+    metrics: Metrics,
+    /// Who begins with a PROXY header.
+    proxies: Arc<[Network]>,
+    /// The proxies that were complained about.
+    complaints: Arc<Seldom>,
     /// Taken before a connection is accepted.
     doors: Arc<Semaphore>,
     /// Taken by a connection that is served.
@@ -177,14 +203,53 @@ impl Gate {
     /// At most `connections_max` connections, and `per_address_max` from one address.
     ///
     /// One address is one IPv4 address or one IPv6 network of 64 bits, which one host owns.
-    pub fn new(connections_max: usize, per_address_max: usize) -> Self {
+    pub fn new(
+        server: &'static str,
+        metrics: Metrics,
+        connections_max: usize,
+        per_address_max: usize,
+    ) -> Self {
         let connections_max = connections_max.min(CONNECTIONS_MAX);
         let doors = connections_max.saturating_add(REFUSALS_MAX);
         Self {
+            server,
+            metrics,
+            proxies: Arc::default(),
+            complaints: Arc::new(Seldom::hourly()),
             doors: Arc::new(Semaphore::new(doors)),
             rooms: Arc::new(Semaphore::new(connections_max)),
             per_address_max,
             addresses: Arc::default(),
+        }
+    }
+
+    /// Connections from these networks begin with a PROXY header, and count as those of whom it
+    /// names.
+    pub fn behind(self, proxies: &[Network]) -> Self {
+        Self { proxies: proxies.into(), ..self }
+    }
+
+    /// Whom a connection counts as: its peer, or whom the peer names if it is one of our proxies.
+    async fn origin<L: Accept>(
+        &self,
+        stream: &mut L::Stream,
+        peer: Option<SocketAddr>,
+    ) -> Result<Option<SocketAddr>, ProxyError> {
+        match peer {
+            Some(proxy) if Network::any_contains(&self.proxies, Some(proxy.ip())) => {
+                // Few connections need it, and all would carry its buffers around.
+                Box::pin(L::origin(stream, proxy)).await.map(Some)
+            }
+            _ => Ok(peer),
+        }
+    }
+
+    fn complain(&self, proxy: Option<SocketAddr>, error: &ProxyError) {
+        if let Some(proxy) = proxy.map(|proxy| proxy.ip())
+            && self.complaints.may_say(proxy)
+        {
+            let server = self.server;
+            tracing::warn!(server, %proxy, %error, "a connection of a proxy is dropped");
         }
     }
 
@@ -200,6 +265,29 @@ impl Gate {
             *count = count.saturating_add(1);
         }
         Ok(Place { key, addresses: Arc::clone(&self.addresses), _room: room })
+    }
+
+    async fn turn_away(
+        &self,
+        mut stream: impl AsyncWrite + Unpin,
+        refusal: &'static str,
+        origin: Option<SocketAddr>,
+        full: Full,
+    ) {
+        self.metrics.connection_refused(self.server);
+        let peer = origin.map(|origin| origin.to_string());
+        tracing::debug!(
+            server = self.server,
+            peer,
+            ?full,
+            "a connection over the limit is refused"
+        );
+        let told = async {
+            stream.write_all(refusal.as_bytes()).await?;
+            stream.shutdown().await
+        };
+        // It is sent away in any case; whether it heard why is its own affair.
+        drop(tokio::time::timeout(REFUSAL_TIMEOUT, told).await);
     }
 }
 
@@ -220,7 +308,8 @@ impl Drop for Place {
 /// Serves connections until the daemon stops, then waits for those that are open.
 ///
 /// Each is served by `on_connection` in a task of its own; a panic there ends that connection
-/// alone. A connection over a limit is sent `refusal` and closed.
+/// alone. It is given the peer's address, or the one that a proxy of ours has named. A connection
+/// over a limit is sent `refusal` and closed.
 /// `drain_timeout` is how long open connections may go on after the daemon was told to stop.
 pub async fn run<L, H, F>(
     listener: L,
@@ -231,10 +320,11 @@ pub async fn run<L, H, F>(
     on_connection: H,
 ) -> Drained
 where
-    L: Accept,
-    H: Fn(L::Stream, Option<SocketAddr>) -> F,
+    L: Accept + 'static,
+    H: Fn(L::Stream, Option<SocketAddr>) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
+    let on_connection = Arc::new(on_connection);
     let mut tasks = Drain::default();
     let mut stop = std::pin::pin!(shutdown.requested());
     loop {
@@ -244,7 +334,7 @@ where
             () = tasks.one_ended() => continue,
             accepted = next(&listener, &gate) => accepted,
         };
-        let (door, stream, address) = match accepted {
+        let (door, stream, peer) = match accepted {
             Ok(arrival) => arrival,
             Err(error) => {
                 // Most likely there are no file descriptors left; trying at once would spin.
@@ -253,26 +343,37 @@ where
                 continue;
             }
         };
-        match gate.enter(address.map(|address| address.ip())) {
-            Ok(place) => {
-                let served = on_connection(stream, address);
-                tasks.spawn(async move {
-                    served.await;
-                    drop((place, door));
-                });
-            }
-            Err(full) => {
-                let peer = address.map(|address| address.to_string());
-                tracing::debug!(peer, ?full, "a connection over the limit is refused");
-                tasks.spawn(async move {
-                    turn_away(stream, refusal).await;
-                    drop(door);
-                });
-            }
-        }
+        let on_connection = Arc::clone(&on_connection);
+        tasks.spawn(admit::<L, H, F>(gate.clone(), door, stream, peer, refusal, on_connection));
     }
     drop(listener);
     tasks.finish(drain_timeout).await
+}
+
+/// Serves one connection, or sends it away; `door` is its place among those that are accepted.
+async fn admit<L, H, F>(
+    gate: Gate,
+    door: OwnedSemaphorePermit,
+    mut stream: L::Stream,
+    peer: Option<SocketAddr>,
+    refusal: &'static str,
+    on_connection: Arc<H>,
+) where
+    L: Accept,
+    H: Fn(L::Stream, Option<SocketAddr>) -> F,
+    F: Future<Output = ()>,
+{
+    match gate.origin::<L>(&mut stream, peer).await {
+        Ok(origin) => match gate.enter(origin.map(|origin| origin.ip())) {
+            Ok(place) => {
+                on_connection(stream, origin).await;
+                drop(place);
+            }
+            Err(full) => gate.turn_away(stream, refusal, origin, full).await,
+        },
+        Err(error) => gate.complain(peer, &error),
+    }
+    drop(door);
 }
 
 /// The permit comes first: what cannot be served waits in the kernel's queue.
@@ -283,15 +384,6 @@ async fn next<L: Accept>(
     let door = Arc::clone(&gate.doors).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, address) = listener.accept().await?;
     Ok((door, stream, address))
-}
-
-async fn turn_away(mut stream: impl AsyncWrite + Unpin, refusal: &'static str) {
-    let told = async {
-        stream.write_all(refusal.as_bytes()).await?;
-        stream.shutdown().await
-    };
-    // It is sent away in any case; whether it heard why is its own affair.
-    drop(tokio::time::timeout(REFUSAL_TIMEOUT, told).await);
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
@@ -354,6 +446,10 @@ mod tests {
         (listener, address)
     }
 
+    fn gate(connections_max: usize, per_address_max: usize) -> Gate {
+        Gate::new("test", Metrics::new(), connections_max, per_address_max)
+    }
+
     async fn read_all(address: SocketAddr) -> String {
         let mut text = String::new();
         TcpStream::connect(address).await.unwrap().read_to_string(&mut text).await.unwrap();
@@ -394,7 +490,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_over_a_limit_is_told_so_and_a_free_place_is_used_again() {
-        for gate in [Gate::new(1, 10), Gate::new(10, 1)] {
+        for gate in [gate(1, 10), gate(10, 1)] {
+            let metrics = gate.metrics.clone();
             let (listener, address) = bound();
             let (stopper, stop) = shutdown();
             let (leave, left) = tokio::sync::watch::channel(false);
@@ -412,6 +509,9 @@ mod tests {
             let first = tokio::spawn(read_all(address));
             assert!(arrivals.recv().await.unwrap().unwrap().ip().is_loopback());
             assert_eq!(read_all(address).await, "full\r\n");
+            let text = metrics.text();
+            let refused = "rebound_connections_refused_total{server=\"test\"} 1\n";
+            assert!(text.contains(refused), "{text}");
             leave.send(true).unwrap();
             assert_eq!(first.await.unwrap(), "");
             // The place is free as soon as the task has ended, which `first` may see earlier.
@@ -422,10 +522,51 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_of_a_proxy_counts_as_that_of_whom_it_names() {
+        let (listener, address) = bound();
+        let (stopper, stop) = shutdown();
+        let (arrived, mut arrivals) = mpsc::unbounded_channel();
+        let loopback = Network::try_from("127.0.0.0/8".to_owned()).unwrap();
+        let gate = gate(10, 1).behind(&[loopback]);
+        let limit = Duration::from_secs(5);
+        let server = run(listener, gate, "full\r\n", stop, limit, move |mut stream, address| {
+            let arrived = arrived.clone();
+            async move {
+                arrived.send(address).unwrap();
+                stream.write_all(b"220 hello\r\n").await.unwrap();
+                // Until the client has closed.
+                drop(stream.read_to_end(&mut Vec::new()).await);
+            }
+        });
+        let server = tokio::spawn(server);
+        let connect = async |header: &str| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(header.as_bytes()).await.unwrap();
+            let mut said = [0; 4];
+            let _closed = stream.read_exact(&mut said).await;
+            (stream, String::from_utf8_lossy(&said).into_owned())
+        };
+        let one = "PROXY TCP4 192.0.2.1 192.0.2.9 4660 25\r\n";
+        let (first, said) = connect(one).await;
+        assert_eq!(said, "220 ");
+        assert_eq!(arrivals.recv().await.unwrap(), Some("192.0.2.1:4660".parse().unwrap()));
+        assert_eq!(connect(one).await.1, "full");
+        let (_other, said) = connect("PROXY TCP4 192.0.2.2 192.0.2.9 4660 25\r\n").await;
+        assert_eq!(said, "220 ");
+        assert_eq!(arrivals.recv().await.unwrap(), Some("192.0.2.2:4660".parse().unwrap()));
+        drop(first);
+        while connect(one).await.1 != "220 " {}
+        // Without a header there is no service, and nothing is said.
+        assert_eq!(connect("EHLO x\r\n").await.1, "\0\0\0\0");
+        stopper.stop();
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_panic_ends_one_connection_and_frees_its_place() {
         let (listener, address) = bound();
         let (stopper, stop) = shutdown();
-        let gate = Gate::new(1, 1);
+        let gate = gate(1, 1);
         let limit = Duration::from_secs(5);
         let places = gate.clone();
         let server = run(listener, gate, "full\r\n", stop, limit, |_stream, _address| async {
@@ -446,7 +587,7 @@ mod tests {
         let (stopper, stop) = shutdown();
         let (arrived, mut arrivals) = mpsc::unbounded_channel();
         let limit = Duration::from_millis(10);
-        let server = run(listener, Gate::new(5, 5), "", stop, limit, move |stream, _address| {
+        let server = run(listener, gate(5, 5), "", stop, limit, move |stream, _address| {
             arrived.send(()).unwrap();
             async move {
                 std::future::pending::<()>().await;

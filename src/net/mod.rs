@@ -1,5 +1,8 @@
-//! Connections: listeners with limits, TLS, and how everything is told to stop.
+//! Connections: listeners with limits, proxies in front of them, TLS, and how everything is told
+//! to stop.
 
 pub mod listener;
+pub mod proxy;
+pub mod seldom;
 pub mod shutdown;
 pub mod tls;

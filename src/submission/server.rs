@@ -52,7 +52,10 @@ enum Security {
 pub async fn run(listeners: Listeners, context: Context, shutdown: Shutdown) -> Drained {
     let settings = Arc::clone(&context.settings.borrow());
     let limits = &settings.submission;
-    let gate = Gate::new(limits.connections_max, limits.connections_per_address_max);
+    let metrics = context.door.metrics().clone();
+    let per_address_max = limits.connections_per_address_max;
+    let gate = Gate::new(SERVER, metrics, limits.connections_max, per_address_max)
+        .behind(&limits.proxy_networks);
     let drain_timeout = Duration::from_secs(settings.queue.drain_timeout_secs);
     let plain = listeners.plain.into_iter().map(|bound| (bound, Security::StartTls, REFUSAL));
     // In front of a handshake nobody could read the reason.

@@ -19,6 +19,8 @@ mod dsn;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod net;
+#[cfg(test)]
 mod postfix;
 #[cfg(test)]
 mod queue;

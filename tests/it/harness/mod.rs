@@ -1,6 +1,7 @@
 //! What the stories are made of: the daemon, its peers, and ways to wait for what they do.
 
 pub(crate) mod daemon;
+pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod postfix;
 pub(crate) mod report;

@@ -1,0 +1,135 @@
+//! Connections: through HAProxy, and what TLS and limits make of them.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+
+use crate::harness::daemon::{Config, Daemon, account_hash};
+use crate::harness::haproxy::{HaProxy, Way};
+use crate::harness::sink::{Sink, contains};
+use crate::harness::smtp::{Client, mail, submit};
+use crate::harness::{SOON, TempDir, certificate, free_port, program, run, wait_for};
+
+const APP: &str = "anna@app.test";
+const TO: &str = "b@dest.test";
+const PASSWORD: &str = "correct horse";
+const LOOPBACK: &str = "[\"127.0.0.0/8\"]";
+
+/// A certificate in `[tls]`, and the account `shop`.
+fn with_tls(config: Config, dir: &TempDir) -> Config {
+    let (cert, key) = certificate(dir);
+    let pair =
+        format!("[{{ cert_file = \"{}\", key_file = \"{}\" }}]", cert.display(), key.display());
+    let account =
+        format!("[[account]]\nname = \"shop\"\npassword_hash = \"{}\"", account_hash(PASSWORD));
+    config.set("tls", "certificates", &pair).table(&account)
+}
+
+/// Everything that is said before the connection is closed.
+fn said_to(octets: &[u8], daemon: &Daemon) -> String {
+    let mut stream = TcpStream::connect(daemon.smtp).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(octets).unwrap();
+    let mut said = String::new();
+    // Octets that were not read make it a reset.
+    drop(stream.read_to_string(&mut said));
+    said
+}
+
+#[test]
+fn what_comes_through_haproxy_counts_as_its_client() {
+    let (sink, dir) = (Sink::start(), TempDir::new("proxied"));
+    let tls_port = free_port();
+    let config = with_tls(Config::new().relay(sink.address), &dir)
+        .set("submission", "tls_listen", &format!("[\"127.0.0.1:{tls_port}\"]"))
+        .set("submission", "proxy_networks", LOOPBACK);
+    let daemon = Daemon::start(config);
+    let tls = ([127, 0, 0, 1], tls_port).into();
+    let (v4, v6) = ("ipv4(203.0.113.7)", "ipv6(2001:db8::7)");
+    let proxy = HaProxy::start(&[
+        Way { client: v4, server: "send-proxy", to: daemon.smtp },
+        Way { client: v6, server: "send-proxy", to: daemon.smtp },
+        Way { client: v4, server: "send-proxy-v2", to: daemon.smtp },
+        Way { client: v6, server: "send-proxy-v2", to: daemon.smtp },
+        Way { client: v4, server: "send-proxy-v2", to: tls },
+        Way { client: "src", server: "send-proxy-v2-ssl", to: daemon.smtp },
+    ]);
+    for (way, secure, literal) in [
+        (0, "--tls", "[203.0.113.7]"),
+        (1, "--tls", "[IPv6:2001:db8::7]"),
+        (2, "--tls", "[203.0.113.7]"),
+        (3, "--tls", "[IPv6:2001:db8::7]"),
+        (4, "--tls-on-connect", "[203.0.113.7]"),
+    ] {
+        if secure == "--tls" {
+            // The proxy is on loopback, and has not given that away.
+            let mut client = Client::connect(proxy.way(way));
+            let hello = client.say("EHLO client.test");
+            assert!(!hello.contains("AUTH"), "{hello}");
+            let reply = client.say("MAIL FROM:<anna@app.test>");
+            assert!(reply.starts_with("530 5.7.0"), "{reply}");
+        }
+        let subject = format!("way {way}");
+        run(Command::new(program("swaks", "swaks"))
+            .args(["--server", &proxy.way(way).to_string(), "--from", APP, "--to", TO])
+            .args(["--header", &format!("Subject: {subject}"), "--helo", "client.test", secure])
+            .args(["--auth", "PLAIN", "--auth-user", "shop", "--auth-password", PASSWORD]));
+        let arrived = sink.wait_for_text(&format!("Subject: {subject}\r\n"));
+        let from = format!("Received: from client.test ({literal}) by relay.test");
+        assert!(contains(&arrived.octets, from.as_bytes()), "{arrived:?}");
+    }
+    // Who is on loopback himself is so through the proxy.
+    submit(proxy.way(5), APP, &[TO], &mail("from here"));
+    sink.wait_for_text("Subject: from here\r\n");
+    assert!(daemon.log().contains("\"client\":\"203.0.113.7\""), "{}", daemon.log());
+}
+
+#[test]
+fn a_proxy_must_begin_with_a_header_and_nobody_else_may() {
+    let daemon = Daemon::start(Config::new().set("submission", "proxy_networks", LOOPBACK));
+    for octets in [&b"EHLO client.test\r\n"[..], b"PROXY TCP4 1.2.3.4\r\nEHLO x\r\n", b"\x16\x03"] {
+        assert_eq!(said_to(octets, &daemon), "", "{octets:?}");
+    }
+    let complaint = "a connection of a proxy is dropped";
+    wait_for("it is logged", SOON, || daemon.log().contains(complaint).then_some(()));
+    assert_eq!(daemon.log().matches(complaint).count(), 1, "once is enough");
+
+    let daemon = Daemon::start(Config::new().set("submission", "proxy_networks", "[\"10.0.0.1\"]"));
+    let said = said_to(b"PROXY TCP4 203.0.113.7 127.0.0.1 1 2\r\nQUIT\r\n", &daemon);
+    assert!(said.starts_with("220 relay.test") && said.contains("\r\n500 5.5.1"), "{said}");
+}
+
+#[test]
+fn the_cap_for_one_address_is_for_the_client_and_not_for_the_proxy() {
+    let config = Config::new().set("inbound", "proxy_networks", LOOPBACK).set(
+        "inbound",
+        "connections_per_address_max",
+        "1",
+    );
+    let daemon = Daemon::start(config);
+    let way = |client| Way { client, server: "send-proxy-v2", to: daemon.inbound };
+    let proxy = HaProxy::start(&[way("ipv4(203.0.113.7)"), way("ipv4(203.0.113.8)")]);
+    let greeted = |number: usize| {
+        let mut stream = TcpStream::connect(proxy.way(number)).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let mut said = [0; 4];
+        stream.read_exact(&mut said).unwrap();
+        (stream, String::from_utf8_lossy(&said).into_owned())
+    };
+    // The connection that has seen it listen may not be gone yet.
+    let first = wait_for("there is room", SOON, || {
+        let (stream, said) = greeted(0);
+        (said == "220 ").then_some(stream)
+    });
+    assert_eq!(greeted(0).1, "421 ");
+    wait_for("there is room for another", SOON, || (greeted(1).1 == "220 ").then_some(()));
+    drop(first);
+    wait_for("there is room again", SOON, || (greeted(0).1 == "220 ").then_some(()));
+    let mut client = Client::connect(proxy.way(1));
+    client.say("MAIL FROM:<>");
+    let reply = client.say("RCPT TO:<nobody@dest.test>");
+    assert!(reply.starts_with("550"), "{reply}");
+    wait_for("it is logged", SOON, || {
+        daemon.log().contains("\"client\":\"203.0.113.8\"").then_some(())
+    });
+}
