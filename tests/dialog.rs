@@ -215,15 +215,13 @@ impl Script {
             "broken-starttls" => self.tls = Tls::Broken,
             "implicit-tls" => self.tls = Tls::Implicit,
             "dsn" => options.dsn = true,
-            "normalize" => options.bare_newline = BareNewline::Normalize,
-            "auth" => {
-                options.auth = match value {
-                    "none" => Auth::None,
-                    "optional" => Auth::Optional,
-                    "required" => Auth::Required,
-                    _ => panic!("{}: auth {value}?", self.name),
-                }
+            // XCLIENT is taken; who must authenticate after it.
+            "xclient" => {
+                options.xclient = true;
+                self.service.auth_introduced = Some(auth(value));
             }
+            "normalize" => options.bare_newline = BareNewline::Normalize,
+            "auth" => options.auth = auth(value),
             "scram" => options.scram = true,
             "hostname" => options.hostname = value.to_owned(),
             "message_bytes_max" => options.message_bytes_max = value.parse().unwrap(),
@@ -281,12 +279,22 @@ impl Script {
     }
 }
 
+fn auth(value: &str) -> Auth {
+    match value {
+        "none" => Auth::None,
+        "optional" => Auth::Optional,
+        "required" => Auth::Required,
+        _ => panic!("auth {value}?"),
+    }
+}
+
 fn default_options() -> SessionOptions {
     SessionOptions {
         hostname: "relay.example".to_owned(),
         protocol: Protocol::Smtp,
         auth: Auth::None,
         scram: false,
+        xclient: false,
         message_bytes_max: 1_000_000,
         recipients_max: 100,
         transactions_max: 100,
@@ -524,6 +532,7 @@ const PENCIL: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==\
 /// A service that does what the script says and remembers what it was asked.
 #[derive(Clone, Default)]
 struct Scripted {
+    auth_introduced: Option<Auth>,
     refusals: Vec<(String, Reply)>,
     ends: Vec<Reply>,
     says_nothing: bool,
@@ -555,6 +564,11 @@ impl Service for Scripted {
     fn secured(&mut self, tls: &str) {
         assert!(tls.starts_with("TLSv1.3 TLS13_"), "{tls}");
         self.events.push("secured".to_owned());
+    }
+
+    fn introduced(&mut self, peer: &Peer) -> Auth {
+        self.events.push(format!("introduced {peer}"));
+        self.auth_introduced.unwrap()
     }
 
     async fn authenticate(&mut self, username: &str, password: &[u8]) -> Result<(), Reply> {

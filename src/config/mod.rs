@@ -70,6 +70,8 @@ pub struct Submission {
     pub trusted_networks: Vec<Network>,
     /// Networks of proxies, which begin each connection with a PROXY header.
     pub proxy_networks: Vec<Network>,
+    /// Networks whose clients may say by XCLIENT on whose behalf they speak.
+    pub xclient_networks: Vec<Network>,
     /// Octets of one mail.
     pub message_bytes_max: u64,
     /// Octets of the header of one mail.
@@ -331,6 +333,8 @@ pub struct Inbound {
     pub require_token: bool,
     /// Networks of proxies, which begin each connection with a PROXY header.
     pub proxy_networks: Vec<Network>,
+    /// Networks whose clients may say by XCLIENT on whose behalf they speak.
+    pub xclient_networks: Vec<Network>,
     /// Octets of one report.
     pub message_bytes_max: u64,
     /// Recipients of one report.

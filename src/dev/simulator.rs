@@ -134,6 +134,10 @@ impl Service for Simulated {
 
     fn secured(&mut self, _tls: &str) {}
 
+    fn introduced(&mut self, _peer: &Peer) -> Auth {
+        Auth::None
+    }
+
     async fn authenticate(&mut self, _username: &str, _password: &[u8]) -> Result<(), Reply> {
         Err(Reply::new(503, EnhancedStatus::new(5, 5, 1), "AUTH is not offered here"))
     }
@@ -324,6 +328,7 @@ fn session_options(domain: &str) -> SessionOptions {
         protocol: Protocol::Smtp,
         auth: Auth::None,
         scram: false,
+        xclient: false,
         message_bytes_max: MESSAGE_BYTES_MAX,
         recipients_max: 1_000,
         transactions_max: 100_000,

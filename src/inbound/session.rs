@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::admit::{Admission, NotAdmitted, admit};
 use super::caps::{Caps, Limits, Memory, Share, TokenKey, Verdict};
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{Network, Settings};
 use crate::mail::envelope::Recipient;
 use crate::mail::{Address, EnhancedStatus, Reply, ReversePath};
 use crate::maillog::{self, Line};
@@ -80,6 +80,7 @@ impl Session {
             protocol: self.protocol,
             auth: Auth::None,
             scram: false,
+            xclient: Network::any_contains(&inbound.xclient_networks, self.peer.address),
             message_bytes_max: inbound.message_bytes_max,
             recipients_max: inbound.recipients_max,
             transactions_max: submission.transactions_max,
@@ -195,6 +196,12 @@ impl Service for Session {
 
     fn secured(&mut self, _tls: &str) {
         self.reset();
+    }
+
+    fn introduced(&mut self, peer: &Peer) -> Auth {
+        self.peer = peer.clone();
+        self.reset();
+        Auth::None
     }
 
     async fn authenticate(&mut self, _username: &str, _password: &[u8]) -> Result<(), Reply> {

@@ -51,6 +51,8 @@ pub(crate) enum Command {
         /// As it was written; `=` means no octets.
         initial: Option<String>,
     },
+    /// XCLIENT, with its attributes as they were written.
+    Xclient(String),
     /// EXPN and what else RFC 5321 §4.1.1 names and we do not do.
     NotImplemented,
     /// What a browser sends, or a page that makes one speak to us.
@@ -160,6 +162,7 @@ impl Command {
             "HELP" => Ok(Self::Help),
             "VRFY" => with_argument(Self::Vrfy),
             "AUTH" => auth(argument),
+            "XCLIENT" => Ok(Self::Xclient(argument.to_owned())),
             "EXPN" | "TURN" | "ETRN" | "SEND" | "SOML" | "SAML" => Ok(Self::NotImplemented),
             "GET" | "POST" | "PUT" | "HEAD" | "OPTIONS" | "CONNECT" | "HOST:" => Ok(Self::Foreign),
             _ => Err(UNKNOWN_COMMAND),
@@ -326,6 +329,8 @@ mod tests {
             ("VRFY a@b", Ok(Command::Vrfy)),
             ("VRFY", Err(NEEDS_ARGUMENT)),
             ("EXPN staff", Ok(Command::NotImplemented)),
+            ("XCLIENT", Ok(Command::Xclient(String::new()))),
+            ("xclient  ADDR=1.2.3.4 NAME=x ", Ok(Command::Xclient("ADDR=1.2.3.4 NAME=x".into()))),
             ("STARTTLS", Ok(Command::StartTls)),
             ("STARTTLS now", Err(NO_ARGUMENT)),
             ("AUTH PLAIN", Ok(auth("PLAIN", None))),

@@ -36,9 +36,9 @@ pub async fn serve<P: Stream, S: Service>(
     let mut shutdown = pin!(shutdown);
     let channel = match &tls {
         Some(_) => Channel::Tls,
-        None => Channel::Plain { local: peer.is_local(), starttls: upgrade.is_some() },
+        None => Channel::Plain { starttls: upgrade.is_some() },
     };
-    let mut session = Session::new(Arc::clone(&options), channel);
+    let mut session = Session::new(Arc::clone(&options), peer, channel);
     if let Some(tls) = &tls {
         service.secured(tls);
     }
@@ -210,6 +210,10 @@ async fn ask<S: Service>(service: &mut S, session: &mut Session, question: Quest
     let verdict = match question {
         Question::Hello(hello) => return service.hello(&hello),
         Question::Reset => return service.reset(),
+        Question::Introduced(peer) => {
+            let auth = service.introduced(&peer);
+            return session.introduced(peer, auth);
+        }
         Question::End => {
             let replies = service.end().await;
             return session.ended(replies);
@@ -302,6 +306,10 @@ mod tests {
 
         fn secured(&mut self, _tls: &str) {}
 
+        fn introduced(&mut self, _peer: &Peer) -> Auth {
+            Auth::None
+        }
+
         async fn authenticate(&mut self, _username: &str, _password: &[u8]) -> Result<(), Reply> {
             Ok(())
         }
@@ -335,6 +343,7 @@ mod tests {
             protocol: Protocol::Smtp,
             auth: Auth::None,
             scram: false,
+            xclient: false,
             message_bytes_max: 0,
             recipients_max: 10,
             transactions_max: 10,

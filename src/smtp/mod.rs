@@ -1,8 +1,9 @@
 //! The SMTP and LMTP server protocol (RFC 5321, RFC 2033), for submission and for reports.
 //!
-//! `command` and `parameters` understand what the client says, `auth` and `scram` its AUTH
-//! exchanges, `body` the octets of a mail; `session` decides what is allowed when, what is answered and what is
-//! asked of the `Service` behind it; `driver` reads, writes and keeps the deadlines.
+//! `command`, `parameters` and `xclient` understand what the client says, `auth` and `scram` its
+//! AUTH exchanges, `body` the octets of a mail; `session` decides what is allowed when, what is
+//! answered and what is asked of the `Service` behind it; `driver` reads, writes and keeps the
+//! deadlines.
 //! All but `driver` are pure.
 //!
 //! The session stands in samotop-core's frame: its `SmtpSession` holds input, output and mode,
@@ -20,6 +21,7 @@ mod reply;
 mod scram;
 mod service;
 mod session;
+mod xclient;
 
 pub use driver::serve;
 pub use service::{

@@ -103,6 +103,8 @@ pub(crate) const RECIPIENT_SYNTAX: Canned = Canned("501 5.1.3 Bad recipient addr
 pub(crate) const PARAMETER_SYNTAX: Canned = Canned("501 5.5.4 Malformed parameter");
 pub(crate) const PARAMETER_TWICE: Canned = Canned("501 5.5.4 Parameter given twice");
 pub(crate) const PARAMETER_UNKNOWN: Canned = Canned("555 5.5.4 Parameter not supported");
+pub(crate) const XCLIENT_SYNTAX: Canned = Canned("501 5.5.4 Syntax: XCLIENT attribute=value ...");
+pub(crate) const XCLIENT_UNKNOWN: Canned = Canned("501 5.5.4 No such attribute of XCLIENT");
 pub(crate) const BDAT_SYNTAX: Canned = Canned("501 5.5.4 Syntax: BDAT size [LAST]");
 pub(crate) const AUTH_SYNTAX: Canned =
     Canned("501 5.5.4 Syntax: AUTH mechanism [initial-response]");
@@ -127,6 +129,8 @@ pub(crate) const CREDENTIALS_BAD: Canned = Canned("535 5.7.8 Authentication cred
 pub(crate) const AUTH_NEEDS_TLS: Canned = Canned("538 5.7.11 Encryption required");
 pub(crate) const BARE_NEWLINE: Canned =
     Canned("550 5.6.11 Lines must end in CR LF; the mail has a bare CR or LF");
+pub(crate) const XCLIENT_LOOPBACK: Canned =
+    Canned("550 5.7.1 Only a client on this host may name a loopback address");
 pub(crate) const NUL_IN_MAIL: Canned = Canned("550 5.6.0 The mail has a NUL octet");
 pub(crate) const TOO_LARGE: Canned = Canned("552 5.3.4 Mail is larger than the limit");
 pub(crate) const NEEDS_SMTPUTF8: Canned =

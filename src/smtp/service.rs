@@ -30,6 +30,10 @@ pub trait Service: Send {
     /// greeting on a connection that is TLS from its first octet.
     fn secured(&mut self, tls: &str);
 
+    /// XCLIENT: the client speaks for `peer` from now on. Everything that it said and everything
+    /// that it was allowed is forgotten; who must authenticate now is answered.
+    fn introduced(&mut self, peer: &Peer) -> Auth;
+
     /// Whether these credentials are right; PLAIN and LOGIN.
     ///
     /// The usual refusal is 535 5.7.8, and 454 4.7.0 where it cannot be told now.
@@ -186,6 +190,8 @@ pub struct SessionOptions {
     pub auth: Auth,
     /// Whether AUTH offers SCRAM-SHA-256, too.
     pub scram: bool,
+    /// Whether the client may say by XCLIENT on whose behalf it speaks.
+    pub xclient: bool,
     /// Octets of one mail (RFC 1870 §4); 0 means no limit.
     pub message_bytes_max: u64,
     /// Recipients of one mail (RFC 9422).

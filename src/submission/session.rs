@@ -11,12 +11,12 @@ use super::policy::{self, Admission, WithoutAuth};
 use super::rates::Counted;
 use super::stamp::Protocol;
 use super::verify::{Verified, Verifier};
-use crate::config::{BareNewline, Settings};
+use crate::config::{BareNewline, Network, Settings};
 use crate::mail::envelope::Recipient;
 use crate::mail::{Address, EnhancedStatus, Envelope, Reply, ReversePath};
 use crate::maillog::{self, Line};
 use crate::smtp::{
-    Hello, HelloKind, MailCommand, Peer, ScramChallenge, ScramProof, Service, SessionOptions,
+    Auth, Hello, HelloKind, MailCommand, Peer, ScramChallenge, ScramProof, Service, SessionOptions,
 };
 
 /// What one connection knows.
@@ -64,6 +64,7 @@ impl Session {
             protocol: crate::smtp::Protocol::Smtp,
             auth: self.admission.auth,
             scram: Verifier::offers_scram(&self.settings),
+            xclient: Network::any_contains(&submission.xclient_networks, self.peer.address),
             message_bytes_max: submission.message_bytes_max,
             recipients_max: submission.recipients_max,
             transactions_max: submission.transactions_max,
@@ -191,6 +192,17 @@ impl Service for Session {
         self.hello = None;
         self.account = None;
         self.reset();
+    }
+
+    fn introduced(&mut self, peer: &Peer) -> Auth {
+        let submission = &self.settings.submission;
+        self.admission =
+            policy::admission(submission.auth, &submission.trusted_networks, peer.address);
+        self.peer = peer.clone();
+        self.hello = None;
+        self.account = None;
+        self.reset();
+        self.admission.auth
     }
 
     async fn authenticate(&mut self, username: &str, password: &[u8]) -> Result<(), Reply> {

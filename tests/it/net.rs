@@ -133,3 +133,44 @@ fn the_cap_for_one_address_is_for_the_client_and_not_for_the_proxy() {
         daemon.log().contains("\"client\":\"203.0.113.8\"").then_some(())
     });
 }
+
+#[test]
+fn swaks_speaks_for_another_by_xclient() {
+    let (sink, dir) = (Sink::start(), TempDir::new("xclient"));
+    let config = with_tls(Config::new().relay(sink.address), &dir).set(
+        "submission",
+        "xclient_networks",
+        LOOPBACK,
+    );
+    let daemon = Daemon::start(config);
+    let swaks = |subject: &str, options: &[&str]| {
+        Command::new(program("swaks", "swaks"))
+            .args(["--server", &daemon.smtp.to_string(), "--from", APP, "--to", TO])
+            .args(["--header", &format!("Subject: {subject}"), "--helo", "client.test"])
+            .args(options)
+            .output()
+            .unwrap()
+    };
+    let secure = ["--tls", "--auth", "PLAIN", "--auth-user", "shop", "--auth-password", PASSWORD];
+    for (address, literal) in
+        [("203.0.113.7", "[203.0.113.7]"), ("IPV6:2001:db8::7", "[IPv6:2001:db8::7]")]
+    {
+        let named = ["--xclient-addr", address, "--xclient-name", "client.test"];
+        let subject = format!("for {literal}");
+        let output = swaks(&subject, &[&named[..], &secure].concat());
+        assert!(output.status.success(), "{output:?}");
+        let arrived = sink.wait_for_text(&format!("Subject: {subject}\r\n"));
+        let from = format!("Received: from client.test ({literal}) by relay.test");
+        assert!(contains(&arrived.octets, from.as_bytes()), "{arrived:?}");
+        // Without AUTH a client that is not on loopback may send nothing, LOGIN or not.
+        let named = [&named[..], &["--xclient-login", "shop"]].concat();
+        let said = String::from_utf8(swaks("refused", &named).stdout).unwrap();
+        assert!(said.contains("530 5.7.0 Must issue a STARTTLS command first"), "{said}");
+    }
+    assert_eq!(sink.mails().len(), 2);
+
+    let daemon = Daemon::start(Config::new());
+    let mut client = Client::connect(daemon.smtp);
+    let reply = client.say("XCLIENT ADDR=203.0.113.7");
+    assert!(reply.starts_with("500 5.5.1"), "{reply}");
+}

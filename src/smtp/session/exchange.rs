@@ -5,18 +5,16 @@ use super::super::auth::{Exchange, Turn};
 use super::super::command::{AuthGrammar, LineLimit};
 use super::super::reply::{self, Canned};
 use super::super::scram;
-use super::super::service::{Auth, HelloKind, ScramChallenge};
+use super::super::service::{Auth, HelloKind, Peer, ScramChallenge};
 use super::{AUTH_MODE, Awaiting, Channel, Line, Question, Session, Step};
 use crate::mail::{Reply, base64};
 
 impl Session {
-    /// Passwords go over TLS or stay on this host (RFC 4954 §4).
+    /// Passwords go over TLS or stay on this host (RFC 4954 §4); whom the peer speaks for must be
+    /// on it, too, for the way from there is one that we know nothing of.
     pub(super) fn is_auth_offered(&self) -> bool {
-        let private = match self.channel {
-            Channel::Tls => true,
-            Channel::Plain { local, .. } => local,
-        };
-        self.options.auth != Auth::None && private
+        let is_local = self.peer.is_local() && self.named.as_ref().is_none_or(Peer::is_local);
+        self.options.auth != Auth::None && (self.channel == Channel::Tls || is_local)
     }
 
     pub(super) fn auth_refusal(&self) -> Option<Canned> {

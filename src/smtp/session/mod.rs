@@ -20,7 +20,7 @@ use super::command::{Grammar, LineLimit};
 use super::reply::{self, Canned};
 use super::scram::ClientFirst;
 use super::service::{
-    Hello, HelloKind, MailCommand, Protocol, ScramProof, SessionEnd, SessionOptions,
+    Auth, Hello, HelloKind, MailCommand, Peer, Protocol, ScramProof, SessionEnd, SessionOptions,
 };
 use crate::mail::Reply;
 use crate::mail::envelope::Recipient;
@@ -31,6 +31,10 @@ use intake::{Intake, Piece};
 pub(crate) struct Session {
     frame: SmtpContext,
     options: Arc<SessionOptions>,
+    /// Who is at the other end of the connection.
+    peer: Peer,
+    /// On whose behalf the peer speaks, if it said so by XCLIENT.
+    named: Option<Peer>,
     channel: Channel,
     hello: Option<HelloKind>,
     authenticated: bool,
@@ -73,6 +77,8 @@ pub(crate) enum Question {
     Hello(Hello),
     /// Needs no answer.
     Reset,
+    /// Needs who must authenticate, for `introduced`.
+    Introduced(Peer),
     /// Needs a verdict.
     Authenticate(Credentials),
     /// Needs a challenge for this user.
@@ -98,8 +104,6 @@ pub(crate) enum Question {
 pub(crate) enum Channel {
     /// Not at all.
     Plain {
-        /// Whether both ends are on this host.
-        local: bool,
         /// Whether STARTTLS can be had.
         starttls: bool,
     },
@@ -159,10 +163,12 @@ struct Counters {
 
 impl Session {
     /// A session before its greeting.
-    pub(crate) fn new(options: Arc<SessionOptions>, channel: Channel) -> Self {
+    pub(crate) fn new(options: Arc<SessionOptions>, peer: Peer, channel: Channel) -> Self {
         Self {
             frame: SmtpContext::default(),
             options,
+            peer,
+            named: None,
             channel,
             hello: None,
             authenticated: false,
@@ -280,11 +286,25 @@ impl Session {
     }
 
     /// TLS has begun: all that was said before is forgotten (RFC 3207 §4.2).
+    ///
+    /// Not so on whose behalf it was said: a proxy that passes on what its client says would
+    /// otherwise give it the proxy's own rights with the client's STARTTLS. Postfix keeps it, too.
     pub(crate) fn secured(&mut self) {
-        let options = Arc::clone(&self.options);
-        let counters = std::mem::take(&mut self.counters);
+        let (options, peer) = (Arc::clone(&self.options), self.peer.clone());
+        let (named, counters) = (self.named.take(), std::mem::take(&mut self.counters));
         let progress = self.progress;
-        *self = Self { counters, progress, ..Self::new(options, Channel::Tls) };
+        *self = Self { named, counters, progress, ..Self::new(options, peer, Channel::Tls) };
+    }
+
+    /// The peer speaks for `named` now: it is greeted anew, and all that was said before is
+    /// forgotten, but neither its mistakes nor what it has sent since.
+    pub(crate) fn introduced(&mut self, named: Peer, auth: Auth) {
+        let options = Arc::new(SessionOptions { auth, ..SessionOptions::clone(&self.options) });
+        let fresh = Self::new(options, self.peer.clone(), self.channel);
+        let Self { frame, taken, counters, progress, .. } = std::mem::replace(self, fresh);
+        (self.frame, self.taken, self.counters, self.progress) = (frame, taken, counters, progress);
+        self.named = Some(named);
+        self.greet();
     }
 
     /// Why the session ended, where the session itself ended it.
@@ -506,7 +526,7 @@ const OUTPUT_BYTES_MAX: usize = 16_384;
 mod tests {
     use std::time::Duration;
 
-    use super::super::service::{Auth, BareNewline};
+    use super::super::service::BareNewline;
     use super::*;
 
     fn session() -> Session {
@@ -515,6 +535,7 @@ mod tests {
             protocol: Protocol::Smtp,
             auth: Auth::None,
             scram: false,
+            xclient: false,
             message_bytes_max: 0,
             recipients_max: 10,
             transactions_max: 10,
@@ -527,7 +548,8 @@ mod tests {
             dsn: false,
             bare_newline: BareNewline::Refuse,
         };
-        Session::new(Arc::new(options), Channel::Plain { local: true, starttls: true })
+        let peer = Peer { address: None };
+        Session::new(Arc::new(options), peer, Channel::Plain { starttls: true })
     }
 
     #[test]

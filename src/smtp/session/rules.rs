@@ -6,7 +6,8 @@ use super::super::auth::Exchange;
 use super::super::command::{Command, ForwardPath};
 use super::super::parameters::{self, Offered};
 use super::super::reply::{self, Canned};
-use super::super::service::{Auth, Hello, HelloKind, MailCommand, Protocol, SessionEnd};
+use super::super::service::{Auth, Hello, HelloKind, MailCommand, Peer, Protocol, SessionEnd};
+use super::super::xclient;
 use super::{Awaiting, Channel, Question, Session, is_over};
 use crate::mail::envelope::Recipient;
 use crate::mail::{Address, ReversePath};
@@ -56,6 +57,10 @@ impl Session {
                     self.halted = true;
                     return None;
                 }
+            },
+            Command::Xclient(said) => match self.xclient(&said) {
+                Ok(question) => return Some(question),
+                Err(refusal) => refusal,
             },
             Command::Noop => reply::OK,
             Command::Help => reply::HELP,
@@ -115,7 +120,10 @@ impl Session {
         if !limits.is_empty() {
             lines.push(format!("LIMITS{}", limits.concat()));
         }
-        if matches!(self.channel, Channel::Plain { starttls: true, .. }) {
+        if self.options.xclient {
+            lines.push(format!("XCLIENT {}", xclient::ATTRIBUTES.join(" ")));
+        }
+        if matches!(self.channel, Channel::Plain { starttls: true }) {
             lines.push("STARTTLS".to_owned());
         }
         if self.is_auth_offered() {
@@ -186,6 +194,26 @@ impl Session {
         Ok(Question::Rcpt(Recipient { address, dsn }))
     }
 
+    /// XCLIENT, which is no command for those who may not use it.
+    fn xclient(&self, said: &str) -> Result<Question, Canned> {
+        if !self.options.xclient {
+            return Err(reply::UNKNOWN_COMMAND);
+        }
+        if self.transaction.is_some() {
+            return Err(reply::IN_TRANSACTION);
+        }
+        let before = self.named.as_ref().unwrap_or(&self.peer);
+        let named = match xclient::address(said)? {
+            Some(address) => Peer { address: Some(address) },
+            None => before.clone(),
+        };
+        // What is trusted is loopback of this host, and not that of another.
+        if named.is_local() && !self.peer.is_local() {
+            return Err(reply::XCLIENT_LOOPBACK);
+        }
+        Ok(Question::Introduced(named))
+    }
+
     pub(super) fn data_refusal(&self) -> Option<Canned> {
         match &self.transaction {
             // RFC 3030 §2: one mail comes by DATA or by BDAT.
@@ -205,7 +233,7 @@ impl Session {
     fn starttls_refusal(&self) -> Option<Canned> {
         match self.channel {
             Channel::Tls => Some(reply::TLS_ALREADY),
-            Channel::Plain { starttls: false, .. } => Some(reply::NOT_IMPLEMENTED),
+            Channel::Plain { starttls: false } => Some(reply::NOT_IMPLEMENTED),
             Channel::Plain { .. } if self.transaction.is_some() => Some(reply::IN_TRANSACTION),
             // What came along was not protected, and must not pass for what came in TLS.
             Channel::Plain { .. } if !self.untaken().is_empty() => Some(reply::TLS_PIPELINED),
@@ -232,6 +260,7 @@ fn is_idle(command: &Command) -> bool {
             | Command::Noop
             | Command::Vrfy
             | Command::Help
+            | Command::Xclient(_)
             | Command::NotImplemented
     )
 }
