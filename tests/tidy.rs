@@ -98,6 +98,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["net"]),
     ("tokio_rustls", &["net"]),
     ("mail_send", &["relay"]),
+    // In relay, for its tests only, which are a file of their own.
+    ("rcgen", &["dev", "relay"]),
     ("axum", &["http"]),
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),

@@ -1,5 +1,6 @@
 //! The daemon: reads the settings, binds, opens the store, starts the stages, waits, drains.
 
+mod certificates;
 mod logging;
 mod prepare;
 mod reload;
@@ -89,7 +90,11 @@ async fn serve(start: &Start<'_>) -> Result<(), DaemonError> {
         }
     };
     let base = match (&simulator, &dir) {
-        (Some((_, address)), Some(dir)) => dev::defaults(dir.path(), *address),
+        (Some((_, address)), Some(dir)) => {
+            let pair = dev::certificate(dir.path())
+                .map_err(|error| DaemonError::System("make a certificate", error))?;
+            dev::defaults(dir.path(), *address, &pair)
+        }
         _ => Vec::new(),
     };
     let load = || {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::prepare::{Prepared, given, wrong};
-use super::{DaemonError, reload};
+use super::{DaemonError, certificates, reload};
 use crate::capture::{self, Capture, Forward};
 use crate::clock::Clock;
 use crate::config::{ForwardTo, Loaded, Settings};
@@ -131,6 +131,8 @@ impl Stages {
         stages.spawn("queue", parts.queue());
         stages.spawn("http", parts.http(http, is_dev));
         stages.spawn("store", parts.watch_store());
+        let (tls, changes) = (parts.tls.clone(), parts.changes.clone());
+        stages.spawn("certificates", certificates::watch(tls, changes, parts.stop.clone()));
         stages.spawn("housekeeping", parts.housekeeping());
         Ok(stages)
     }

@@ -23,6 +23,7 @@
 //! with.
 
 mod address;
+mod certificate;
 pub mod client;
 mod report;
 mod simulator;
@@ -31,14 +32,21 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::config::Settings;
+use crate::config::{Certificate, Settings};
 
+pub use certificate::certificate;
 pub use simulator::{Options, simulator};
 
 /// What `rebound dev` sets below the operator's file: the simulator as next hop, a bounce domain
-/// of its own, and retries that a person can wait for.
-pub fn defaults(data_dir: &Path, simulator: SocketAddr) -> Vec<(&'static str, String)> {
+/// of its own, retries that a person can wait for, and a certificate.
+pub fn defaults(
+    data_dir: &Path,
+    simulator: SocketAddr,
+    pair: &Certificate,
+) -> Vec<(&'static str, String)> {
+    let Certificate { cert_file, key_file } = pair;
     vec![
+        ("tls.certificates", format!("[{{ cert_file = {cert_file:?}, key_file = {key_file:?} }}]")),
         ("data_dir", data_dir.to_string_lossy().into_owned()),
         ("relay.host", simulator.to_string()),
         ("relay.tls", "none".to_owned()),
@@ -71,10 +79,19 @@ pub fn hints(settings: &Settings) -> String {
     let smtp = first(&settings.submission.listen);
     let http = first(&settings.http.listen);
     let domain = &settings.simulator.domain;
+    let is_own = |pair: &Certificate| pair.cert_file.ends_with(certificate::CERT_FILE);
+    let starttls = match settings.tls.certificates.first() {
+        Some(pair) if is_own(pair) => {
+            let path = pair.cert_file.display();
+            format!("STARTTLS is offered with a self-signed certificate: {path}\n")
+        }
+        _ => String::new(),
+    };
     format!(
         "Rebound is running; nothing leaves this machine, and the data is in {data}.\n\
          \n\
          Submission {smtp}   inbound {inbound}   HTTP http://{http}\n\
+         {starttls}\
          \n\
          Try, in a second terminal:\n\
          \n  rebound send-test --to 550-5.1.1@{domain} --to dsn-5.2.2-after-2s@{domain} \

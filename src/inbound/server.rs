@@ -86,10 +86,14 @@ async fn connection<S: Stream + 'static>(
     let Context { shared, tls, .. } = context;
     let mut session = Session::new(settings, shared, peer.clone(), protocol);
     let options = Arc::new(session.options());
+    let certificates = tls.clone();
     let (upgrade, stop) = (tls.map(upgrade), shutdown.requested());
     let end = serve(stream, peer.clone(), None, options, upgrade, &mut session, stop).await;
-    if matches!(end, SessionEnd::TlsFailed(_)) {
+    if let SessionEnd::TlsFailed(error) = &end {
         metrics.tls_failed(SERVER);
+        if let Some(certificates) = certificates {
+            certificates.log_failed(SERVER, peer.address, error);
+        }
     }
     drop(open);
     tracing::debug!(server = SERVER, %peer, ?end, "a connection has ended");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -18,23 +19,27 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName,
 use tokio_rustls::rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{
-    self, ClientConfig, CommonState, DigitallySignedStruct, InconsistentKeys, RootCertStore,
-    ServerConfig, SignatureScheme,
+    self, AlertDescription, ClientConfig, CommonState, DigitallySignedStruct, InconsistentKeys,
+    InvalidMessage, RootCertStore, ServerConfig, SignatureScheme,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
+use super::seldom::Seldom;
 use crate::config::Certificate;
 
 /// The certificates of our servers; they can be replaced while connections go on.
 #[derive(Debug)]
 pub struct ServerTls {
     config: RwLock<Arc<ServerConfig>>,
+    /// The clients whose failed handshakes were logged.
+    complaints: Seldom,
 }
 
 impl ServerTls {
     /// Reads the certificates; the first is for clients that name no host, or one we do not know.
     pub fn load(certificates: &[Certificate]) -> Result<Self, TlsError> {
-        Ok(Self { config: RwLock::new(Arc::new(server_config(certificates)?)) })
+        let config = RwLock::new(Arc::new(server_config(certificates)?));
+        Ok(Self { config, complaints: Seldom::hourly() })
     }
 
     /// From the next connection on, the certificates of `other` are shown.
@@ -54,6 +59,49 @@ impl ServerTls {
         let described = describe(stream.get_ref().1);
         Ok((stream, described))
     }
+
+    /// Logs why the handshake with a client of `server` failed, once an hour for each client.
+    pub fn log_failed(&self, server: &'static str, peer: Option<IpAddr>, error: &io::Error) {
+        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
+        if self.complaints.may_say(peer) {
+            let reason = reason(error);
+            tracing::info!(server, %peer, reason, "a client's TLS handshake failed");
+        }
+    }
+}
+
+/// What an operator makes of a failed handshake, as server.
+fn reason(error: &io::Error) -> String {
+    use AlertDescription as Alert;
+    let library = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let text = match library {
+        Some(rustls::Error::AlertReceived(alert)) => match alert {
+            Alert::UnknownCA => "the client does not trust who signed our certificate (unknown CA)",
+            Alert::CertificateExpired => "our certificate has expired, says the client",
+            Alert::BadCertificate
+            | Alert::DecryptError
+            | Alert::CertificateUnknown
+            | Alert::CertificateRevoked
+            | Alert::UnsupportedCertificate => "the client does not take our certificate",
+            Alert::ProtocolVersion => "the client speaks neither TLS 1.2 nor TLS 1.3",
+            _ => return format!("the client gave up: {alert:?}"),
+        },
+        Some(rustls::Error::PeerIncompatible(what)) => {
+            return format!("nothing in common with the client, we take TLS 1.2 and 1.3: {what:?}");
+        }
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "what the client sent is no TLS: plain text to a TLS port?"
+        }
+        Some(other) => return other.to_string(),
+        None => match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => "the client hung up",
+            io::ErrorKind::TimedOut => "it took too long",
+            _ => return error.to_string(),
+        },
+    };
+    text.to_owned()
 }
 
 /// How we connect to other servers; cheap to clone.
@@ -445,6 +493,50 @@ mod tests {
         talk(&server, &trusts(&old), "a.example").await.unwrap_err();
         talk(&server, &trusts(&new), "a.example").await.unwrap();
     }
+
+    #[tokio::test]
+    async fn a_failed_handshake_has_a_reason_that_can_be_acted_on() {
+        let folder = Folder::new("reasons");
+        let own = folder.pair("own", "a.example");
+        let other = folder.named("other");
+        // The name of who signed it is another, too.
+        let mut params = rcgen::CertificateParams::new(["b.example".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Somebody else");
+        let signed = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(&other.cert_file, signed.pem()).unwrap();
+        let server = ServerTls::load(std::slice::from_ref(&own)).unwrap();
+        let trusting = |pair: &Certificate| {
+            ClientTls::new(Verify::Yes, Some(pair.cert_file.as_path())).unwrap()
+        };
+        for (client, host, want) in [
+            (trusting(&other), "a.example", "unknown CA"),
+            (trusting(&own), "c.example", "the client does not take our certificate"),
+        ] {
+            let (near, far) = duplex(65_536);
+            let (refused, served) = tokio::join!(client.connect(host, near), server.accept(far));
+            assert!(refused.is_err());
+            let reason = reason(&served.unwrap_err());
+            assert!(reason.contains(want), "{reason}");
+        }
+        for (sent, want) in [
+            (&b"EHLO client.example\r\n"[..], "plain text to a TLS port?"),
+            (b"\x16\x03", "the client hung up"),
+            (OLD_HELLO, "we take TLS 1.2 and 1.3"),
+        ] {
+            let (mut near, far) = duplex(65_536);
+            near.write_all(sent).await.unwrap();
+            near.shutdown().await.unwrap();
+            let reason = reason(&server.accept(far).await.unwrap_err());
+            assert!(reason.contains(want), "{reason}");
+        }
+    }
+
+    /// A ClientHello of TLS 1.1, with TLS_RSA_WITH_AES_128_CBC_SHA and nothing else.
+    const OLD_HELLO: &[u8] = &[
+        0x16, 0x03, 0x01, 0x00, 0x2D, 0x01, 0x00, 0x00, 0x29, 0x03, 0x02, 0, 1, 2, 3, 4, 5, 6, 7,
+        8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30,
+        31, 0x00, 0x00, 0x02, 0x00, 0x2F, 0x01, 0x00,
+    ];
 
     #[test]
     fn every_mistake_names_its_file() {

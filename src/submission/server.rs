@@ -88,7 +88,7 @@ async fn connection(
     let Context { door, guards, tls, .. } = context;
     let mut session = Session::new(settings, door, guards, peer.clone());
     let options = Arc::new(session.options());
-    let stop = shutdown.requested();
+    let (stop, certificates) = (shutdown.requested(), tls.clone());
     let end = match (security, tls) {
         (Security::StartTls, tls) => {
             let upgrade = tls.map(upgrade);
@@ -102,8 +102,11 @@ async fn connection(
         },
         (Security::Implicit, None) => return,
     };
-    if matches!(end, SessionEnd::TlsFailed(_)) {
+    if let SessionEnd::TlsFailed(error) = &end {
         metrics.tls_failed(SERVER);
+        if let Some(certificates) = certificates {
+            certificates.log_failed(SERVER, peer.address, error);
+        }
     }
     drop(open);
     tracing::debug!(server = SERVER, %peer, ?end, "a connection has ended");

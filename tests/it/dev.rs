@@ -111,6 +111,12 @@ fn the_first_minute_of_the_readme() {
         assert!(bounce["mta"].is_string(), "{bounce:#}");
     }
     let hints = std::fs::read_to_string(dev.dir.path().join("out")).unwrap();
+    let starttls = "STARTTLS is offered with a self-signed certificate: ";
+    let cert = hints.split(starttls).nth(1).unwrap().lines().next().unwrap();
+    run(Command::new(program("openssl", "openssl"))
+        .args(["s_client", "-starttls", "smtp", "-connect", &dev.smtp.to_string()])
+        .args(["-verify_return_error", "-verify_hostname", "localhost", "-CAfile", cert])
+        .stdin(Stdio::null()));
     assert!(hints.contains("rebound send-test") && hints.contains("curl"), "{hints}");
 }
 

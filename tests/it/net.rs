@@ -8,7 +8,7 @@ use crate::harness::daemon::{Config, Daemon, account_hash};
 use crate::harness::haproxy::{HaProxy, Way};
 use crate::harness::sink::{Sink, contains};
 use crate::harness::smtp::{Client, mail, submit};
-use crate::harness::{SOON, TempDir, certificate, free_port, program, run, wait_for};
+use crate::harness::{SOON, TempDir, certificate, free_port, http, program, run, wait_for};
 
 const APP: &str = "anna@app.test";
 const TO: &str = "b@dest.test";
@@ -173,4 +173,126 @@ fn swaks_speaks_for_another_by_xclient() {
     let mut client = Client::connect(daemon.smtp);
     let reply = client.say("XCLIENT ADDR=203.0.113.7");
     assert!(reply.starts_with("500 5.5.1"), "{reply}");
+}
+
+/// What `openssl s_client` says and shows, with these options.
+fn s_client(daemon: &Daemon, options: &[&str]) -> String {
+    let output = Command::new(program("openssl", "openssl"))
+        .args(["s_client", "-connect", &daemon.smtp.to_string(), "-starttls", "smtp"])
+        .args(options)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+/// A certificate for a name that signs itself, and its key, in the files of `dir` that have its
+/// name.
+fn pair(dir: &TempDir, file: &str, host: &str) -> String {
+    let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+    let cert = dir.file(&format!("{file}.crt"), made.cert.pem());
+    let key = dir.file(&format!("{file}.key"), made.signing_key.serialize_pem());
+    format!("{{ cert_file = \"{}\", key_file = \"{}\" }}", cert.display(), key.display())
+}
+
+#[test]
+fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
+    let dir = TempDir::new("names");
+    let names = ["first.test", "second.test", "*.wild.test"];
+    let pairs: Vec<String> =
+        names.iter().enumerate().map(|(n, name)| pair(&dir, &n.to_string(), name)).collect();
+    let pairs = format!("[{}]", pairs.join(", "));
+    let daemon = Daemon::start(Config::new().set("tls", "certificates", &pairs));
+    for (asked, shown) in
+        [("first.test", 0), ("second.test", 1), ("a.wild.test", 2), ("unknown.test", 0), ("", 0)]
+    {
+        let name =
+            if asked.is_empty() { vec!["-noservername"] } else { vec!["-servername", asked] };
+        let ca = dir.path().join(format!("{shown}.crt"));
+        let trust = ["-verify_return_error", "-CAfile", ca.to_str().unwrap()];
+        let said = s_client(&daemon, &[&name[..], &trust].concat());
+        assert!(said.contains("Verify return code: 0 (ok)"), "{asked}: {said}");
+    }
+}
+
+#[test]
+fn tls_below_1_2_is_refused() {
+    let dir = TempDir::new("old-tls");
+    let daemon = Daemon::start(with_tls(Config::new(), &dir));
+    // At this level OpenSSL does offer what is old.
+    let old = ["-cipher", "ALL:@SECLEVEL=0"];
+    for (version, is_taken) in
+        [("-tls1", false), ("-tls1_1", false), ("-tls1_2", true), ("-tls1_3", true)]
+    {
+        let said = s_client(&daemon, &[&[version][..], &old].concat());
+        assert_eq!(
+            said.contains("Verify return code:") && !said.contains("Cipher is (NONE)"),
+            is_taken,
+            "{version}: {said}"
+        );
+        let sent = said.split("SSL handshake has read").nth(1).unwrap_or_default();
+        assert!(!sent.contains("written 0 bytes"), "{version} was not offered: {said}");
+    }
+}
+
+#[test]
+fn renewed_certificates_are_shown_and_bad_ones_are_not() {
+    let dir = TempDir::new("renewed");
+    let config =
+        Config::new().set("tls", "certificates", &format!("[{}]", pair(&dir, "own", "localhost")));
+    let daemon = Daemon::start(config);
+    let is_shown = |cert: &str| {
+        let ca = dir.path().join(cert);
+        let trust = ["-verify_return_error", "-CAfile", ca.to_str().unwrap()];
+        s_client(&daemon, &trust).contains("Verify return code: 0 (ok)").then_some(())
+    };
+    assert!(is_shown("own.crt").is_some());
+    let renewed = "the certificates have changed, and the new ones are shown";
+    let refused = "the certificates have changed; the old ones are shown";
+    let logged = |line: &str, times: usize| {
+        wait_for(line, SOON, || (daemon.log().matches(line).count() == times).then_some(()));
+    };
+
+    // Written in place, one after the other.
+    pair(&dir, "own", "localhost");
+    logged(renewed, 1);
+    assert!(is_shown("own.crt").is_some());
+
+    // A certificate whose key does not come.
+    pair(&dir, "next", "localhost");
+    std::fs::copy(dir.path().join("own.crt"), dir.path().join("shown.crt")).unwrap();
+    std::fs::rename(dir.path().join("next.crt"), dir.path().join("own.crt")).unwrap();
+    logged(refused, 1);
+    assert!(daemon.log().contains("does not belong to the certificate in"), "{}", daemon.log());
+    assert!(is_shown("shown.crt").is_some());
+
+    // It comes, put into place as a whole.
+    std::fs::rename(dir.path().join("next.key"), dir.path().join("own.key")).unwrap();
+    logged(renewed, 2);
+    assert!(is_shown("own.crt").is_some());
+    assert_eq!(daemon.log().matches(refused).count(), 1, "once is enough");
+}
+
+#[test]
+fn a_failed_handshake_is_counted_each_time_and_logged_once_for_each_client() {
+    let (dir, port) = (TempDir::new("failed-tls"), free_port());
+    let config = with_tls(Config::new(), &dir).set(
+        "submission",
+        "tls_listen",
+        &format!("[\"127.0.0.1:{port}\"]"),
+    );
+    let daemon = Daemon::start(config);
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(b"EHLO client.test\r\n").unwrap();
+        drop(stream.read_to_end(&mut Vec::new()));
+    }
+    let counted = "rebound_tls_failed_total{server=\"submission\"} 3";
+    wait_for(counted, SOON, || {
+        let (_, _, metrics) = http::get_raw(daemon.http, "/metrics", "");
+        String::from_utf8_lossy(&metrics).contains(counted).then_some(())
+    });
+    let log = daemon.log();
+    assert_eq!(log.matches("a client's TLS handshake failed").count(), 1, "{log}");
+    assert!(log.contains("plain text to a TLS port?"), "{log}");
 }
