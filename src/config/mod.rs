@@ -76,14 +76,21 @@ pub struct Submission {
     pub message_bytes_max: u64,
     /// Octets of the header of one mail.
     pub header_bytes_max: usize,
+    /// Fields of the header of one mail.
+    pub header_fields_max: usize,
     /// Recipients of one mail.
     pub recipients_max: u32,
+    /// Connections that wait in the kernel to be taken.
+    pub listen_backlog: u32,
     /// Connections at a time.
     pub connections_max: usize,
     /// Connections at a time from one address.
     pub connections_per_address_max: usize,
     /// Errors after which a connection is closed.
     pub errors_max: u32,
+    /// Commands other than RCPT and DATA since the last accepted mail after which a connection is
+    /// closed.
+    pub idle_commands_max: u32,
     /// Mails in one connection.
     pub transactions_max: u32,
     /// Seconds a client may take for one command.
@@ -96,6 +103,8 @@ pub struct Submission {
     pub received_max: u32,
     /// What is done with a bare CR or LF in a mail.
     pub bare_newline: BareNewline,
+    /// What is done with a line that is longer than SMTP allows.
+    pub long_lines: LongLines,
     /// Mails of one account in a minute; 0 means no limit.
     pub messages_per_minute_max: u32,
     /// Recipients of one account in a minute; 0 means no limit.
@@ -137,6 +146,16 @@ pub enum BareNewline {
     Refuse,
     /// A bare LF becomes CRLF, a bare CR is dropped.
     Normalize,
+}
+
+/// What is done with a line of more than 998 octets in a mail (RFC 5321 §4.5.3.1.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LongLines {
+    /// The mail is taken as it is, and goes on as it is.
+    Accept,
+    /// The mail is refused.
+    Refuse,
 }
 
 /// Certificates of our own servers.
@@ -339,10 +358,15 @@ pub struct Inbound {
     pub message_bytes_max: u64,
     /// Recipients of one report.
     pub recipients_max: u32,
+    /// Connections that wait in the kernel to be taken.
+    pub listen_backlog: u32,
     /// Connections at a time.
     pub connections_max: usize,
     /// Connections at a time from one address.
     pub connections_per_address_max: usize,
+    /// Commands other than RCPT and DATA since the last accepted report after which a connection
+    /// is closed.
+    pub idle_commands_max: u32,
     /// Reports that are stored for one token in one day; more are taken and counted only.
     pub reports_per_token_per_day_max: u32,
     /// Reports that are stored in one day; more are put off with a 452.

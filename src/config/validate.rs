@@ -154,12 +154,15 @@ fn check_return_path(settings: &Settings) -> Result<(), Problem> {
     Ok(())
 }
 
-fn at_least_one(settings: &Settings) -> [(&'static str, u64); 21] {
+fn at_least_one(settings: &Settings) -> [(&'static str, u64); 26] {
     let Settings { submission, relay, queue, inbound, http, .. } = settings;
     let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     [
         ("submission.message_bytes_max", submission.message_bytes_max),
         ("submission.header_bytes_max", wide(submission.header_bytes_max)),
+        ("submission.header_fields_max", wide(submission.header_fields_max)),
+        ("submission.listen_backlog", submission.listen_backlog.into()),
+        ("submission.idle_commands_max", submission.idle_commands_max.into()),
         ("submission.recipients_max", submission.recipients_max.into()),
         ("submission.connections_max", wide(submission.connections_max)),
         ("submission.connections_per_address_max", wide(submission.connections_per_address_max)),
@@ -175,6 +178,8 @@ fn at_least_one(settings: &Settings) -> [(&'static str, u64); 21] {
         ("relay.command_timeout_secs", relay.command_timeout_secs),
         ("queue.attempts_max_concurrent", wide(queue.attempts_max_concurrent)),
         ("inbound.message_bytes_max", inbound.message_bytes_max),
+        ("inbound.listen_backlog", inbound.listen_backlog.into()),
+        ("inbound.idle_commands_max", inbound.idle_commands_max.into()),
         ("inbound.recipients_max", inbound.recipients_max.into()),
         ("inbound.connections_max", wide(inbound.connections_max)),
         ("inbound.connections_per_address_max", wide(inbound.connections_per_address_max)),

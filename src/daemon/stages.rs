@@ -75,16 +75,18 @@ impl Bound {
     ) -> Result<Self, DaemonError> {
         let mut sockets = Sockets::from_env();
         let settings = &loaded.settings;
-        let mut tcp = |key: &str, addresses: &[SocketAddr]| {
-            let bound = addresses.iter().map(|address| sockets.tcp(*address));
+        let mut tcp = |key: &str, addresses: &[SocketAddr], backlog: u32| {
+            let bound = addresses.iter().map(|address| sockets.tcp(*address, backlog));
             bound.collect::<Result<Vec<_>, _>>().map_err(|error| not_bound(loaded, key, error))
         };
+        let backlog = settings.submission.listen_backlog;
         let submission = submission::Listeners {
-            plain: tcp("submission.listen", &settings.submission.listen)?,
-            tls: tcp("submission.tls_listen", &settings.submission.tls_listen)?,
+            plain: tcp("submission.listen", &settings.submission.listen, backlog)?,
+            tls: tcp("submission.tls_listen", &settings.submission.tls_listen, backlog)?,
         };
-        let smtp = tcp("inbound.listen", &settings.inbound.listen)?;
-        let http = tcp("http.listen", &settings.http.listen)?;
+        let inbound = &settings.inbound;
+        let smtp = tcp("inbound.listen", &inbound.listen, inbound.listen_backlog)?;
+        let http = tcp("http.listen", &settings.http.listen, HTTP_BACKLOG)?;
         let lmtp = given(&settings.inbound.lmtp_socket)
             .map(|path| sockets.unix(path))
             .transpose()
@@ -345,6 +347,8 @@ fn not_bound(loaded: &Loaded, key: &str, error: BindError) -> DaemonError {
     }
 }
 
+/// Connections of HTTP clients that wait in the kernel to be taken.
+const HTTP_BACKLOG: u32 = 1024;
 /// How often the metrics of the store are brought up to date.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often what is too old is dropped.

@@ -188,6 +188,7 @@ mod tests {
             },
             header: b"Subject: one\r\n".to_vec(),
             size_bytes: 22,
+            long_lines: false,
             origin: Origin::App,
             meta: std::collections::BTreeMap::new(),
             client: None,

@@ -85,7 +85,7 @@ impl Session {
             recipients_max: inbound.recipients_max,
             transactions_max: submission.transactions_max,
             errors_max: submission.errors_max,
-            idle_commands_max: IDLE_COMMANDS_MAX,
+            idle_commands_max: inbound.idle_commands_max,
             command_timeout: Duration::from_secs(submission.command_timeout_secs),
             data_timeout: Duration::from_secs(submission.data_timeout_secs),
             message_timeout: Duration::from_secs(submission.message_timeout_secs),
@@ -313,8 +313,6 @@ fn bad_sequence() -> Reply {
 
 /// Octets of reports on their way in, over all connections.
 const MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Commands that bring no report nearer, in a row.
-const IDLE_COMMANDS_MAX: u32 = 100;
 const NO_ROOM: EnhancedStatus = EnhancedStatus::new(4, 3, 1);
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod base64;
 pub mod dsn;
 pub mod envelope;
 pub mod header;
+pub mod lines;
 pub mod message_id;
 pub mod queue_id;
 pub mod reply;

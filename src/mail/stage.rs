@@ -18,9 +18,9 @@ pub enum Stage {
     Mail,
     /// RCPT.
     Rcpt,
-    /// DATA up to the final dot.
+    /// DATA up to the final dot, or BDAT up to the last.
     Data,
-    /// The reply to the final dot.
+    /// The reply to the final dot, or to the last BDAT.
     End,
 }
 

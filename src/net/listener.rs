@@ -51,8 +51,9 @@ impl Sockets {
         sockets
     }
 
-    /// A listener on `address`: the one handed over for it, or a new one.
-    pub fn tcp(&mut self, address: SocketAddr) -> Result<TcpListener, BindError> {
+    /// A listener on `address`: the one handed over for it, or a new one, where `backlog`
+    /// connections may wait in the kernel to be accepted.
+    pub fn tcp(&mut self, address: SocketAddr, backlog: u32) -> Result<TcpListener, BindError> {
         let is_it = |listener: &std::net::TcpListener| {
             listener.local_addr().is_ok_and(|bound| bound == address)
         };
@@ -61,7 +62,7 @@ impl Sockets {
                 let listener = self.tcp.swap_remove(at);
                 listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener))
             }
-            None => bind_tcp(address),
+            None => bind_tcp(address, backlog),
         };
         bound.map_err(|source| BindError { address: address.to_string(), source })
     }
@@ -386,12 +387,12 @@ async fn next<L: Accept>(
     Ok((door, stream, address))
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restart must not wait until the kernel has forgotten the old connections.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(backlog)
 }
 
 /// A socket file that nobody listens on any more is left over from a crash, and is replaced.
@@ -418,8 +419,6 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Connections that wait in the kernel to be accepted.
-const BACKLOG: u32 = 1024;
 /// More connections than a host has ports make no sense; the semaphore has a limit, too.
 const CONNECTIONS_MAX: usize = 1 << 24;
 /// Connections that are being refused at a time.
@@ -441,7 +440,7 @@ mod tests {
     const LOOPBACK: &str = "127.0.0.1:0";
 
     fn bound() -> (TcpListener, SocketAddr) {
-        let listener = Sockets::default().tcp(LOOPBACK.parse().unwrap()).unwrap();
+        let listener = Sockets::default().tcp(LOOPBACK.parse().unwrap(), 16).unwrap();
         let address = listener.local_addr().unwrap();
         (listener, address)
     }
@@ -459,10 +458,10 @@ mod tests {
     #[tokio::test]
     async fn an_occupied_address_is_named_with_a_remedy() {
         let (_listener, address) = bound();
-        let error = Sockets::default().tcp(address).unwrap_err().to_string();
+        let error = Sockets::default().tcp(address, 16).unwrap_err().to_string();
         assert!(error.contains(&address.to_string()), "{error}");
         assert!(error.contains("another server listens there"), "{error}");
-        let error = Sockets::default().tcp("192.0.2.1:2525".parse().unwrap()).unwrap_err();
+        let error = Sockets::default().tcp("192.0.2.1:2525".parse().unwrap(), 16).unwrap_err();
         assert!(error.to_string().contains("no interface"), "{error}");
     }
 
@@ -472,7 +471,7 @@ mod tests {
         let address = passed.local_addr().unwrap();
         let mut sockets = Sockets { tcp: vec![passed], unix: Vec::new() };
         assert_eq!(sockets.unused(), [address.to_string()]);
-        let listener = sockets.tcp(address).unwrap();
+        let listener = sockets.tcp(address, 16).unwrap();
         assert_eq!(listener.local_addr().unwrap(), address);
         assert!(sockets.unused().is_empty());
     }

@@ -107,6 +107,7 @@ pub(super) fn deliveries(
             dsn,
             recipients,
             size_bytes: mail.size_bytes,
+            long_lines: mail.long_lines,
             eight_bit: mail.body == BodyKind::EightBitMime,
             is_ascii: false,
         };

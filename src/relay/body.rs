@@ -1,23 +1,32 @@
-//! The body on its way out: dot-stuffed, and clean whatever the store holds.
+//! The body on its way out: clean whatever the store holds, and dot-stuffed where it follows DATA.
 //!
 //! Nothing but CRLF ends a line that we send, so no next hop can be brought to see an end of data
 //! where we have sent none (RFC 5321 §2.3.8, §4.5.2).
 
-/// Turns the octets of a mail into what follows DATA, piece by piece.
+/// Turns the octets of a mail into what is sent, piece by piece.
 ///
-/// A dot that begins a line is doubled (RFC 5321 §4.5.2). LF ends a line and goes out as CRLF,
-/// whether a CR stood before it or not; every other CR and every NUL is left out. A bare CR never
-/// becomes CRLF, for that would make a line, and with it perhaps a header field, that the sender
-/// did not write. What begins a line is judged by what has been sent, so that leaving something
-/// out cannot bring a single dot there.
+/// LF ends a line and goes out as CRLF, whether a CR stood before it or not; every other CR and
+/// every NUL is left out. A bare CR never becomes CRLF, for that would make a line, and with it
+/// perhaps a header field, that the sender did not write.
 #[derive(Debug)]
-pub(super) struct DotStuffing {
+pub(super) struct Outgoing {
+    framing: Framing,
     at_line_start: bool,
 }
 
-impl DotStuffing {
-    pub(super) fn new() -> Self {
-        Self { at_line_start: true }
+/// How the next hop is told where the mail ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// By a lone dot; a dot that begins a line is doubled (RFC 5321 §4.5.2). What begins a line is
+    /// judged by what has been sent, so that leaving something out cannot bring a single dot there.
+    Dot,
+    /// By the number of octets: a dot is an octet like any other (RFC 3030 §2).
+    Count,
+}
+
+impl Outgoing {
+    pub(super) fn new(framing: Framing) -> Self {
+        Self { framing, at_line_start: true }
     }
 
     /// Appends to `out` what is sent for `input`.
@@ -29,7 +38,7 @@ impl DotStuffing {
                 _ => (piece, false),
             };
             if let Some(first) = text.first() {
-                if self.at_line_start && *first == b'.' {
+                if self.framing == Framing::Dot && self.at_line_start && *first == b'.' {
                     out.push(b'.');
                 }
                 out.extend_from_slice(text);
@@ -42,12 +51,14 @@ impl DotStuffing {
         }
     }
 
-    /// Appends the end of data: CRLF where the last line has none, then the lone dot.
-    pub(super) fn finish(self, out: &mut Vec<u8>) {
+    /// Appends the end: CRLF where the last line has none, then the lone dot if one is wanted.
+    pub(super) fn finish(&self, out: &mut Vec<u8>) {
         if !self.at_line_start {
             out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b".\r\n");
+        if self.framing == Framing::Dot {
+            out.extend_from_slice(b".\r\n");
+        }
     }
 }
 
@@ -56,12 +67,16 @@ mod tests {
     use super::*;
 
     fn sent(pieces: &[&[u8]]) -> Vec<u8> {
-        let mut stuffing = DotStuffing::new();
+        sent_as(Framing::Dot, pieces)
+    }
+
+    fn sent_as(framing: Framing, pieces: &[&[u8]]) -> Vec<u8> {
+        let mut outgoing = Outgoing::new(framing);
         let mut out = Vec::new();
         for piece in pieces {
-            stuffing.push(piece, &mut out);
+            outgoing.push(piece, &mut out);
         }
-        stuffing.finish(&mut out);
+        outgoing.finish(&mut out);
         out
     }
 
@@ -150,6 +165,7 @@ mod tests {
             assert_eq!(out, reference(&mail), "{mail:?}");
             let (arrived, left) = received(&out);
             assert!(left.is_empty(), "{mail:?} would smuggle {left:?}");
+            assert_eq!(sent_as(Framing::Count, &pieces), arrived, "{mail:?} by count");
             let text = |octets: &[u8]| -> Vec<u8> {
                 octets.iter().copied().filter(|o| !matches!(o, b'\r' | b'\n' | 0)).collect()
             };

@@ -13,6 +13,8 @@ pub(super) struct Extensions {
     pub(super) dsn: bool,
     /// RFC 3207.
     pub(super) starttls: bool,
+    /// RFC 3030.
+    pub(super) chunking: bool,
     /// RFC 1870.
     pub(super) size: Size,
     /// `AUTH PLAIN` (RFC 4616).
@@ -49,6 +51,7 @@ impl Extensions {
                 Some("SMTPUTF8") => found.smtputf8 = true,
                 Some("DSN") => found.dsn = true,
                 Some("STARTTLS") => found.starttls = true,
+                Some("CHUNKING") => found.chunking = true,
                 Some("SIZE") => {
                     // Zero says that no limit is in force (RFC 1870 §4).
                     let limit = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
@@ -83,6 +86,7 @@ mod tests {
             smtputf8: true,
             dsn: false,
             starttls: true,
+            chunking: true,
             size: Size::Limit(1000),
             auth_plain: true,
             auth_login: true,

@@ -5,6 +5,7 @@
 //! **Invariant:** what it means for the queue is not judged here; see `queue/schedule.rs`.
 
 mod body;
+mod chunking;
 mod connection;
 mod extensions;
 mod gate;
@@ -49,6 +50,8 @@ pub struct Delivery {
     pub recipients: Vec<(u32, Recipient)>,
     /// Octets of the body as it is stored, for `SIZE` (RFC 1870).
     pub size_bytes: u64,
+    /// Whether it has lines that DATA is not made for (RFC 5321 §4.5.3.1.6).
+    pub long_lines: bool,
     /// Whether the body was declared to have octets above 127 (RFC 6152).
     pub eight_bit: bool,
     /// Whether `SMTPUTF8` is needed (RFC 6531).

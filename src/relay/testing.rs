@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,7 +19,7 @@ use crate::net::tls::ServerTls;
 /// A dialog has one line for each thing that happens:
 /// `S: text` is sent, followed by CRLF, and what follows a written `\r\n` goes out with it as a
 /// line of its own; `C: text` must be what the client sends, where a final `*` stands for any
-/// rest; `BODY` reads up to the lone dot; `TLS` waits for a handshake; `DROP` hangs up; `EOF`
+/// rest; `BODY` reads up to the lone dot, `OCTETS n` reads so many; `TLS` waits for a handshake; `DROP` hangs up; `EOF`
 /// waits until the client does; `LAST` waits until another dialog has ended.
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
@@ -105,6 +105,11 @@ async fn play(
                 body += &line(&mut stream).await;
             }
             bodies.push(body);
+        } else if let Some(count) = step.strip_prefix("OCTETS ") {
+            let mut octets = vec![0; count.parse().unwrap()];
+            let read = stream.read_exact(&mut octets);
+            tokio::time::timeout(DEADLINE, read).await.expect("octets are missing").unwrap();
+            bodies.push(String::from_utf8(octets).unwrap());
         } else if step == "EOF" {
             let got = line(&mut stream).await;
             assert_eq!(got, "", "in\n{dialog}");

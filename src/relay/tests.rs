@@ -13,13 +13,14 @@ use crate::secret;
 const BODY: &[u8] = b"Subject: x\r\n\r\n.dot\r\nbody\r\n";
 const STUFFED: &str = "Subject: x\r\n\r\n..dot\r\nbody\r\n.\r\n";
 
-fn delivery(recipients: &[&str]) -> Delivery {
+pub(super) fn delivery(recipients: &[&str]) -> Delivery {
     let addresses = recipients.iter().map(|text| Recipient::from(Address::parse(text).unwrap()));
     Delivery {
         reverse_path: ReversePath::Address(Address::parse("app@example.org").unwrap()),
         dsn: MailDsn::default(),
         recipients: (5..).zip(addresses).collect(),
         size_bytes: u64::try_from(BODY.len()).unwrap(),
+        long_lines: false,
         eight_bit: false,
         smtputf8: false,
         is_ascii: false,
@@ -27,14 +28,14 @@ fn delivery(recipients: &[&str]) -> Delivery {
 }
 
 /// `stage result` of each outcome, in the recipients' order.
-fn shown(outcomes: &[Outcome]) -> Vec<String> {
+pub(super) fn shown(outcomes: &[Outcome]) -> Vec<String> {
     let numbers: Vec<u32> = outcomes.iter().map(|outcome| outcome.recipient).collect();
     let want: Vec<u32> = (5..).take(outcomes.len()).collect();
     assert_eq!(numbers, want, "one outcome for each recipient, in order");
     outcomes.iter().map(|outcome| format!("{:?} {}", outcome.stage, outcome.result)).collect()
 }
 
-async fn converse(dialog: &str, delivery: &Delivery) -> (Vec<String>, Vec<String>) {
+pub(super) async fn converse(dialog: &str, delivery: &Delivery) -> (Vec<String>, Vec<String>) {
     let next_hop = Scripted::start(&[dialog]).await;
     let relay = Relay::new(&settings(next_hop.address), "relay.example.com").unwrap();
     let outcomes = relay.deliver(delivery, BODY).await;

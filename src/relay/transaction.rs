@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::body::DotStuffing;
+use super::body::{Framing, Outgoing};
 use super::connection::{Connection, refusal};
 use super::extensions::{Extensions, Size};
 use super::queued_as::remote_queue_id;
@@ -65,9 +65,11 @@ pub(super) async fn run<B: AsyncRead + Send + Unpin>(
     connection.transactions = connection.transactions.saturating_add(1);
     // Whatever way this ends, but for a reply to the final dot, RSET must clear up behind it.
     connection.needs_reset = true;
-    let commands = commands(delivery, &connection.extensions);
+    let framing = framing(delivery, &connection.extensions);
+    let commands = commands(delivery, &connection.extensions, framing);
     let fates = vec![Fate::Open; delivery.recipients.len()];
-    let mut transaction = Transaction { connection, limits, commands, sent: 0, answered: 0, fates };
+    let mut transaction =
+        Transaction { connection, limits, framing, commands, sent: 0, answered: 0, fates };
     let end = transaction.converse(body, delivery.size_bytes, !is_first).await;
     let fates = transaction.fates;
     (outcomes(delivery, connection, fates), end)
@@ -84,10 +86,11 @@ enum Fate {
     Ended(Box<(Stage, OutcomeResult, Option<String>)>),
 }
 
-struct Transaction<'a> {
-    connection: &'a mut Connection,
-    limits: Limits,
-    /// MAIL, one RCPT for each recipient, DATA.
+pub(super) struct Transaction<'a> {
+    pub(super) connection: &'a mut Connection,
+    pub(super) limits: Limits,
+    framing: Framing,
+    /// MAIL, one RCPT for each recipient, and DATA unless the mail goes in chunks.
     commands: Vec<String>,
     /// Commands that have been sent.
     sent: usize,
@@ -144,6 +147,9 @@ impl Transaction<'_> {
         if !self.fates.iter().any(|fate| matches!(fate, Fate::Accepted)) {
             return self.wind_down(mail.code).await;
         }
+        if self.framing == Framing::Count {
+            return Box::pin(self.send_chunks(body, size_bytes)).await;
+        }
         match self.exchange().await {
             Ok(reply) if reply.code == 354 => self.send_mail(body, size_bytes).await,
             Ok(reply) => {
@@ -190,7 +196,8 @@ impl Transaction<'_> {
         }
         let mut accepted_any = false;
         while self.answered < self.sent {
-            let is_data = self.answered.saturating_add(1) == self.commands.len();
+            let is_last = self.answered.saturating_add(1) == self.commands.len();
+            let is_data = is_last && self.framing == Framing::Dot;
             let Ok(reply) = self.connection.reply(self.limits.command).await else {
                 return End::Broken;
             };
@@ -224,17 +231,28 @@ impl Transaction<'_> {
             Ok(()) => {}
             // Without its dot the mail counts as not sent, so it is enough to hang up.
             Err(BodyError::Read(error)) => return self.broken(Stage::Data, error),
-            Err(BodyError::Write(error)) => {
-                // Whoever hangs up in the middle of a body may have said why.
-                if let Ok(reply) = self.connection.reply(LAST_WORDS_TIMEOUT).await
-                    && !reply.is_positive()
-                {
+            Err(BodyError::Write(error)) => return self.cut_off(0, error).await,
+        }
+        self.mail_answered().await
+    }
+
+    /// Whoever hangs up in the middle of a body may have said why, behind `owed` other replies.
+    pub(super) async fn cut_off(&mut self, owed: usize, error: String) -> End {
+        for _ in 0..=owed {
+            match self.connection.reply(LAST_WORDS_TIMEOUT).await {
+                Ok(reply) if reply.is_positive() => {}
+                Ok(reply) => {
                     self.end_all(Stage::Data, &refusal(Stage::Data, reply));
                     return End::Broken;
                 }
-                return self.broken(Stage::Data, error);
+                Err(_closed) => break,
             }
         }
+        self.broken(Stage::Data, error)
+    }
+
+    /// Reads the reply to the mail as a whole.
+    pub(super) async fn mail_answered(&mut self) -> End {
         // From here on the next hop may have the mail: a lost reply may mean a duplicate, and
         // never a loss (RFC 5321 §4.5.3.2.6).
         let reply = match self.connection.reply(self.limits.data_end).await {
@@ -260,40 +278,37 @@ impl Transaction<'_> {
         body: &mut B,
         size_bytes: u64,
     ) -> Result<(), BodyError> {
-        let mut stuffing = DotStuffing::new();
+        let mut outgoing = Outgoing::new(Framing::Dot);
         let mut block = vec![0_u8; BLOCK_BYTES];
         let mut out = Vec::with_capacity(BLOCK_BYTES.saturating_mul(2));
         let mut size_read: u64 = 0;
         loop {
             let read = body.read(&mut block).await;
-            let len = read.map_err(|error| {
-                BodyError::Read(format!("the stored mail could not be read: {error}"))
-            })?;
+            let len = read.map_err(|error| BodyError::Read(unreadable(&error)))?;
             if len == 0 {
                 break;
             }
             size_read = size_read.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
-            stuffing.push(block.get(..len).unwrap_or_default(), &mut out);
+            outgoing.push(block.get(..len).unwrap_or_default(), &mut out);
             let sent = self.connection.send(&out, self.limits.data_block).await;
             sent.map_err(BodyError::Write)?;
             out.clear();
         }
         if size_read < size_bytes {
-            let text = format!("the stored mail ends after {size_read} of {size_bytes} octets");
-            return Err(BodyError::Read(text));
+            return Err(BodyError::Read(truncated(size_read, size_bytes)));
         }
-        stuffing.finish(&mut out);
+        outgoing.finish(&mut out);
         self.connection.send(&out, self.limits.data_block).await.map_err(BodyError::Write)
     }
 
     /// The conversation cannot go on: whoever is not decided yet is told why.
-    fn broken(&mut self, stage: Stage, error: String) -> End {
+    pub(super) fn broken(&mut self, stage: Stage, error: String) -> End {
         self.end_all(stage, &OutcomeResult::Error(error));
         End::Broken
     }
 
     /// Decides all recipients that are not decided.
-    fn end_all(&mut self, stage: Stage, result: &OutcomeResult) {
+    pub(super) fn end_all(&mut self, stage: Stage, result: &OutcomeResult) {
         self.end_accepted(stage, result, None);
     }
 
@@ -314,8 +329,27 @@ impl Fate {
 }
 
 /// 3yz asks for more of a command that we have sent whole (RFC 5321 §4.2.1).
-fn is_intermediate(code: u16) -> bool {
+pub(super) fn is_intermediate(code: u16) -> bool {
     (300..400).contains(&code)
+}
+
+pub(super) fn unreadable(error: &std::io::Error) -> String {
+    format!("the stored mail could not be read: {error}")
+}
+
+pub(super) fn truncated(size_read: u64, size_bytes: u64) -> String {
+    format!("the stored mail ends after {size_read} of {size_bytes} octets")
+}
+
+/// How the mail goes: in chunks where it has lines that are too long for DATA and the next hop
+/// offers CHUNKING; `chunking` says why not more.
+///
+/// Where CHUNKING is not offered, long lines go by DATA as they are. RFC 5321 §4.5.3.1.6 has a
+/// limit of 1000 octets, but §4.5.3.1 asks everybody to do without where he can, and practically
+/// all do; folding them, as Postfix does, would break signatures, and refusing them is what
+/// `submission.long_lines` is for.
+fn framing(delivery: &Delivery, offered: &Extensions) -> Framing {
+    if delivery.long_lines && offered.chunking { Framing::Count } else { Framing::Dot }
 }
 
 /// What can be known to be refused without asking.
@@ -367,7 +401,7 @@ fn in_ascii(delivery: &Delivery) -> Option<Delivery> {
     Some(Delivery { reverse_path, recipients, smtputf8: false, ..delivery.clone() })
 }
 
-fn commands(delivery: &Delivery, offered: &Extensions) -> Vec<String> {
+fn commands(delivery: &Delivery, offered: &Extensions, framing: Framing) -> Vec<String> {
     let mut mail = format!("MAIL FROM:<{}>", delivery.reverse_path);
     if offered.size != Size::NotOffered {
         mail.push_str(&format!(" SIZE={}", delivery.size_bytes));
@@ -387,7 +421,8 @@ fn commands(delivery: &Delivery, offered: &Extensions) -> Vec<String> {
         format!("RCPT TO:<{}>{dsn}\r\n", recipient.address)
     };
     let rcpts = delivery.recipients.iter().map(rcpt);
-    std::iter::once(mail).chain(rcpts).chain(std::iter::once("DATA\r\n".to_owned())).collect()
+    let data = (framing == Framing::Dot).then(|| "DATA\r\n".to_owned());
+    std::iter::once(mail).chain(rcpts).chain(data).collect()
 }
 
 /// What was asked with MAIL, and nothing that was not (RFC 3461 §5.2.1).
@@ -431,6 +466,6 @@ fn outcomes(delivery: &Delivery, connection: &Connection, fates: Vec<Fate>) -> V
 /// Octets of the commands that are sent ahead of their replies.
 const PIPELINE_BYTES_MAX: usize = 4096;
 /// Octets that are read from the store at a time.
-const BLOCK_BYTES: usize = 32_768;
+pub(super) const BLOCK_BYTES: usize = 32_768;
 /// How long a next hop that hung up on a body may take to say why.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(5);

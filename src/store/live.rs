@@ -250,6 +250,7 @@ fn live_message(submission: &Submission) -> LiveMessage {
         return_path: submission.return_path,
         dsn: submission.dsn,
         size_bytes: submission.size_bytes,
+        long_lines: submission.long_lines,
         body: envelope.body,
         smtputf8: envelope.smtputf8,
         dsn_asked: envelope.dsn.clone(),

@@ -113,6 +113,8 @@ pub struct LiveMessage {
     pub dsn: bool,
     /// Octets of the whole mail.
     pub size_bytes: u64,
+    /// Whether it has lines longer than SMTP allows (RFC 5321 §4.5.3.1.6).
+    pub long_lines: bool,
     /// What `BODY=` declared.
     pub body: crate::mail::envelope::BodyKind,
     /// Whether it needs SMTPUTF8.

@@ -25,6 +25,9 @@ pub struct Submission {
     pub header: Vec<u8>,
     /// Octets of the whole mail as it will be relayed.
     pub size_bytes: u64,
+    /// Whether it has lines longer than SMTP allows (RFC 5321 §4.5.3.1.6).
+    #[serde(default)]
+    pub long_lines: bool,
     /// An app's mail or our own notice.
     pub origin: Origin,
     /// `X-Rebound-Meta-*` of the app, names in lower case, echoed in every answer about the mail.

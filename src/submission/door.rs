@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::policy;
 use super::stamp::{self, Protocol, StampError, Stamping, Trace};
 use crate::clock::Clock;
-use crate::config::{DsnPolicy, ReturnPathMode as Mode, Settings};
+use crate::config::{DsnPolicy, LongLines, ReturnPathMode as Mode, Settings};
+use crate::mail::lines::LineLengths;
 use crate::mail::{EnhancedStatus, Envelope, MessageId, QueueId, Reply, Timestamp, header};
 use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
@@ -59,6 +60,13 @@ pub enum Refusal {
         /// Octets that are allowed.
         bytes_max: usize,
     },
+    /// Its header has too many fields.
+    ClientHeaderFields {
+        /// Fields that are allowed.
+        fields_max: usize,
+    },
+    /// It has a line that is longer than SMTP allows.
+    ClientLongLine,
     /// It is too large.
     ClientMailTooLarge {
         /// Octets that are allowed.
@@ -99,8 +107,15 @@ enum State {
 }
 
 struct Stored {
-    writer: BodyWriter,
+    writer: MailWriter,
     submission: Submission,
+}
+
+/// Writes a mail as it will be relayed, and looks at its lines.
+struct MailWriter {
+    body: BodyWriter,
+    lines: LineLengths,
+    long_lines: LongLines,
 }
 
 /// The start of a mail up to the end of its header, found without reading an octet twice.
@@ -193,7 +208,7 @@ impl Intake {
         }
         match &mut self.state {
             State::Over => Err(Refusal::Over),
-            State::Body(stored) => stored.writer.write(octets).await.map_err(Refusal::Store),
+            State::Body(stored) => stored.writer.write(octets).await,
             State::Header(buffer) => {
                 let is_complete = buffer.push(octets);
                 // An incomplete header is all there is.
@@ -215,6 +230,10 @@ impl Intake {
     async fn open_body(&mut self, buffer: &HeaderBuffer) -> Result<(), Refusal> {
         let (mail_header, rest) = buffer.split();
         let Offer { settings, account, .. } = &self.offer;
+        let fields_max = settings.submission.header_fields_max;
+        if header::fields(mail_header).count() > fields_max {
+            return Err(Refusal::ClientHeaderFields { fields_max });
+        }
         let account = settings.account(account);
         if let Some(sender) = policy::forbidden_from(account, mail_header) {
             return Err(Refusal::ClientSender { sender });
@@ -223,10 +242,12 @@ impl Intake {
         let stamping = self.stamping(now);
         let mut stamped = stamp::stamp(mail_header, &stamping)
             .map_err(|StampError::Loop { received }| Refusal::ClientLoop { received })?;
-        let mut writer = self.door.store.body_writer(self.queue_id);
+        let body = self.door.store.body_writer(self.queue_id);
+        let long_lines = settings.submission.long_lines;
+        let mut writer = MailWriter { body, lines: LineLengths::default(), long_lines };
         for piece in [&stamped.header, stamp::separator(rest), rest] {
             if !piece.is_empty() {
-                writer.write(piece).await.map_err(Refusal::Store)?;
+                writer.write(piece).await?;
             }
         }
         let mut meta = account.map(|account| account.meta.clone()).unwrap_or_default();
@@ -240,6 +261,7 @@ impl Intake {
             envelope: self.offer.envelope.clone(),
             header: stamped.header,
             size_bytes: 0,
+            long_lines: false,
             origin: Origin::App,
             meta,
             client: self.offer.peer.map(|peer| peer.to_canonical().to_string()),
@@ -263,11 +285,12 @@ impl Intake {
         let State::Body(stored) = std::mem::replace(&mut self.state, State::Over) else {
             return Err(Refusal::Over);
         };
-        let Stored { writer, mut submission } = *stored;
-        submission.size_bytes = writer.len();
+        let Stored { writer: MailWriter { body, lines, .. }, mut submission } = *stored;
+        submission.size_bytes = body.len();
+        submission.long_lines = lines.has_long();
         let accepted =
             Accepted { queue_id: self.queue_id, message_id: submission.message_id.clone() };
-        let body = writer.finish().await.map_err(Refusal::Store)?;
+        let body = body.finish().await.map_err(Refusal::Store)?;
         let size_bytes = submission.size_bytes;
         let ticket = self.door.store.accept(submission, body).map_err(Refusal::Store)?;
         // Nothing may be acknowledged before this.
@@ -338,6 +361,16 @@ impl Intake {
     }
 }
 
+impl MailWriter {
+    async fn write(&mut self, octets: &[u8]) -> Result<(), Refusal> {
+        self.lines.push(octets);
+        if self.lines.has_long() && self.long_lines == LongLines::Refuse {
+            return Err(Refusal::ClientLongLine);
+        }
+        self.body.write(octets).await.map_err(Refusal::Store)
+    }
+}
+
 impl HeaderBuffer {
     /// Adds octets; whether the header is complete now.
     fn push(&mut self, octets: &[u8]) -> bool {
@@ -377,9 +410,12 @@ impl Refusal {
     pub fn reply(&self) -> Reply {
         let status = EnhancedStatus::new;
         match self {
-            Self::ClientHeaderTooLarge { .. } | Self::ClientMailTooLarge { .. } => {
-                Reply::new(552, status(5, 3, 4), self.to_string())
-            }
+            // RFC 5321 §4.5.3.1.9: too much mail data; more fields than the system takes are that,
+            // too (RFC 3463 §3.4).
+            Self::ClientHeaderTooLarge { .. }
+            | Self::ClientHeaderFields { .. }
+            | Self::ClientMailTooLarge { .. } => Reply::new(552, status(5, 3, 4), self.to_string()),
+            Self::ClientLongLine => Reply::new(554, status(5, 6, 0), self.to_string()),
             Self::ClientLoop { .. } => Reply::new(554, status(5, 4, 6), self.to_string()),
             Self::ClientSender { .. } => Reply::new(550, status(5, 7, 1), self.to_string()),
             Self::Store(error) => store_reply(error),
@@ -405,6 +441,12 @@ impl std::fmt::Display for Refusal {
             Self::ClientHeaderTooLarge { bytes_max } => {
                 write!(f, "the header is larger than {bytes_max} octets")
             }
+            Self::ClientHeaderFields { fields_max } => {
+                write!(f, "the header has more than {fields_max} fields")
+            }
+            Self::ClientLongLine => f.write_str(
+                "a line is longer than 998 octets; encode the text as quoted-printable or base64",
+            ),
             Self::ClientMailTooLarge { bytes_max } => {
                 write!(f, "the mail is larger than {bytes_max} octets")
             }
@@ -476,6 +518,8 @@ mod tests {
     fn each_refusal_has_its_code_and_never_shows_our_insides() {
         for (refusal, want) in [
             (Refusal::ClientHeaderTooLarge { bytes_max: 9 }, "552 5.3.4 the header is larger"),
+            (Refusal::ClientHeaderFields { fields_max: 9 }, "552 5.3.4 the header has more than 9"),
+            (Refusal::ClientLongLine, "554 5.6.0 a line is longer than 998 octets"),
             (Refusal::ClientMailTooLarge { bytes_max: 9 }, "552 5.3.4 the mail is larger"),
             (Refusal::ClientLoop { received: 51 }, "554 5.4.6 the mail goes in circles"),
             (Refusal::ClientSender { sender: "a\r\n@b".to_owned() }, "550 5.7.1 this account may"),

@@ -69,7 +69,7 @@ impl Session {
             recipients_max: submission.recipients_max,
             transactions_max: submission.transactions_max,
             errors_max: submission.errors_max,
-            idle_commands_max: IDLE_COMMANDS_MAX,
+            idle_commands_max: submission.idle_commands_max,
             command_timeout: Duration::from_secs(submission.command_timeout_secs),
             data_timeout: Duration::from_secs(submission.data_timeout_secs),
             message_timeout: Duration::from_secs(submission.message_timeout_secs),
@@ -318,8 +318,6 @@ pub const DEFAULT_ACCOUNT: &str = "default";
 /// How long the answer to a wrong password takes. Checking it is part of that, so that it does not
 /// show how an account's password is kept, or that there is none.
 const AUTH_FAILED_DELAY: Duration = Duration::from_secs(2);
-/// Commands that bring no mail nearer, in a row.
-const IDLE_COMMANDS_MAX: u32 = 1000;
 /// 512 octets less `250 2.0.0 ` and CRLF (RFC 5321 §4.5.3.1.5).
 const REPLY_TEXT_BYTES_MAX: usize = 500;
 const NOT_ALLOWED: EnhancedStatus = EnhancedStatus::new(5, 7, 1);

@@ -341,6 +341,7 @@ mod tests {
                 MIME-Version: 1.0\r\n"
                 .to_vec(),
             size_bytes: 512,
+            long_lines: false,
             origin: Origin::App,
             meta: BTreeMap::new(),
             client: None,

@@ -110,6 +110,7 @@ fn submission(store: &Store, id: &str, now: Timestamp) -> Submission {
         },
         header: format!("Subject: x\r\nMessage-ID: <{id}>\r\n").into_bytes(),
         size_bytes: 20,
+        long_lines: false,
         origin: Origin::App,
         meta: std::collections::BTreeMap::new(),
         client: None,

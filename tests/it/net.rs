@@ -6,7 +6,8 @@ use std::process::Command;
 
 use crate::harness::daemon::{Config, Daemon, account_hash};
 use crate::harness::haproxy::{HaProxy, Way};
-use crate::harness::sink::{Sink, contains};
+use crate::harness::postfix::Postfix;
+use crate::harness::sink::{Answer, Point, Sink, contains};
 use crate::harness::smtp::{Client, mail, submit};
 use crate::harness::{SOON, TempDir, certificate, free_port, http, program, run, wait_for};
 
@@ -295,4 +296,73 @@ fn a_failed_handshake_is_counted_each_time_and_logged_once_for_each_client() {
     let log = daemon.log();
     assert_eq!(log.matches("a client's TLS handshake failed").count(), 1, "{log}");
     assert!(log.contains("plain text to a TLS port?"), "{log}");
+}
+
+/// A mail with this subject and a line of so many octets.
+fn with_line(subject: &str, len: usize) -> Vec<u8> {
+    let body = format!("{}\r\n.\r\n..dots\r\n", "x".repeat(len));
+    [mail(subject), body.into_bytes()].concat()
+}
+
+#[test]
+fn mail_with_long_lines_is_relayed_in_chunks_after_a_crash_too() {
+    let sink = Sink::scripted(Box::new(|point, number| match point {
+        Point::Rcpt("later@dest.test") if number == 1 => Answer::Reply("450 4.2.0 Later"),
+        _ => Answer::Accept,
+    }));
+    let mut daemon = Daemon::start(Config::new().relay(sink.address));
+    for (subject, len, chunks) in [("short", 998, 0), ("long", 999, 1), ("huge", 600_000, 3)] {
+        let sent = with_line(subject, len);
+        submit(daemon.smtp, APP, &[TO], &sent);
+        let arrived = sink.wait_for_text(&format!("Subject: {subject}\r\n"));
+        assert_eq!(arrived.chunks, chunks, "{subject}");
+        assert!(arrived.octets.ends_with(&sent[sent.len() - len - 20..]), "{subject}");
+    }
+    // What is known of the lines is on disk.
+    let queued = submit(daemon.smtp, APP, &["later@dest.test"], &with_line("later", 5000));
+    daemon.await_states(&queued.queue_id, &["deferred"]);
+    daemon.kill();
+    daemon.restart();
+    assert_eq!(sink.wait_for_text("Subject: later\r\n").chunks, 1);
+}
+
+#[test]
+fn postfix_takes_chunks() {
+    let config = Config::new().verp();
+    let postfix = Postfix::start(config.listen("inbound"));
+    let daemon = Daemon::start(config.relay(postfix.address));
+    let sent = with_line("in chunks", 300_000);
+    let queued = submit(daemon.smtp, APP, &["good@dest.test"], &sent);
+    daemon.await_states(&queued.queue_id, &["relayed"]);
+    let arrived = wait_for("it is delivered", SOON, || postfix.delivered().pop());
+    let line = "x".repeat(300_000) + "\n.\n..dots\n";
+    assert!(arrived.ends_with(line.as_bytes()), "{}", String::from_utf8_lossy(&arrived));
+    wait_for("Postfix has counted", SOON, || postfix.log().contains(" bdat=2 ").then_some(()));
+}
+
+#[test]
+fn what_is_over_a_limit_is_refused_and_the_connection_goes_on() {
+    let sink = Sink::start();
+    let config = Config::new()
+        .relay(sink.address)
+        .set("submission", "long_lines", "\"refuse\"")
+        .set("submission", "header_fields_max", "10")
+        .set("submission", "idle_commands_max", "6");
+    let daemon = Daemon::start(config);
+    let mut client = Client::connect(daemon.smtp);
+    let reply = client.send(APP, &[TO], &with_line("too long", 999)).unwrap();
+    assert!(reply.starts_with("554 5.6.0"), "{reply}");
+    let fields = [b"X-Field: x\r\n".repeat(8), mail("too many")].concat();
+    let reply = client.send(APP, &[TO], &fields).unwrap();
+    assert!(reply.starts_with("552 5.3.4"), "{reply}");
+    let fields = [b"X-Field: x\r\n\tfolded\r\n".repeat(7), with_line("enough", 998)].concat();
+    let reply = client.send(APP, &[TO], &fields).unwrap();
+    assert!(reply.starts_with("250 2.0.0"), "{reply}");
+    for _ in 0..6 {
+        assert!(client.say("NOOP").starts_with("250"));
+    }
+    let reply = client.say("NOOP");
+    assert!(reply.starts_with("421 4.7.0"), "{reply}");
+    let arrived = sink.wait_for_text("Subject: enough\r\n");
+    assert_eq!((sink.mails().len(), arrived.chunks), (1, 0));
 }

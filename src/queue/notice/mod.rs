@@ -13,6 +13,7 @@ mod words;
 
 use crate::bounce::Category;
 use crate::mail::envelope::{BodyKind, Recipient};
+use crate::mail::lines::has_long_lines;
 use crate::mail::{Address, Envelope, MailDsn, MessageId, QueueId, ReversePath, Timestamp};
 use crate::store::LiveRecipient;
 use crate::store::record::{HEADER_BYTES_MAX, Origin, ReturnPathMode, Submission};
@@ -76,6 +77,8 @@ fn submission(
         },
         header: header.to_vec(),
         size_bytes: u64::try_from(octets.len()).unwrap_or(u64::MAX),
+        // What is forwarded or returned is another's.
+        long_lines: has_long_lines(octets),
         origin: Origin::Notice,
         meta: std::collections::BTreeMap::new(),
         client: None,

@@ -39,6 +39,7 @@ fn original(reverse_path: &str, recipients: &[&str], mail_header: &str) -> Submi
         },
         header: mail_header.as_bytes().to_vec(),
         size_bytes: 1000,
+        long_lines: false,
         origin: Origin::App,
         meta: std::collections::BTreeMap::new(),
         client: None,

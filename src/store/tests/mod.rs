@@ -86,6 +86,7 @@ pub(super) fn submission(queue_id: QueueId, to: &[&str]) -> Submission {
         },
         header: b"Subject: a\r\n".to_vec(),
         size_bytes: 100,
+        long_lines: false,
         origin: Origin::App,
         meta: std::collections::BTreeMap::new(),
         client: None,

@@ -1,7 +1,7 @@
 //! A next hop that keeps every mail octet for octet, and answers what a test wants.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -16,6 +16,14 @@ pub(crate) struct Mail {
     pub(crate) from: String,
     pub(crate) to: Vec<String>,
     pub(crate) octets: Vec<u8>,
+    /// Pieces that it came in by BDAT; none by DATA.
+    pub(crate) chunks: u32,
+}
+
+impl Mail {
+    fn new(from: String) -> Self {
+        Self { from, to: Vec::new(), octets: Vec::new(), chunks: 0 }
+    }
 }
 
 /// Where the sink asks what to answer.
@@ -142,7 +150,7 @@ pub(crate) fn contains(octets: &[u8], text: &[u8]) -> bool {
 
 fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    let mut mail = Mail { from: String::new(), to: Vec::new(), octets: Vec::new() };
+    let mut mail = Mail::new(String::new());
     reply(stream, "220 sink.test ESMTP")?;
     let mut line = String::new();
     while {
@@ -154,7 +162,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
         match verb.as_str() {
             "EHLO" => reply(stream, EHLO)?,
             "MAIL" => {
-                mail = Mail { from: path(command), to: Vec::new(), octets: Vec::new() };
+                mail = Mail::new(path(command));
                 reply(stream, "250 2.1.0 Ok")?;
             }
             "RCPT" => {
@@ -180,6 +188,22 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
                 }
                 Answer::Drop | Answer::TakeAndDrop => return stream.shutdown(Shutdown::Both),
             },
+            "BDAT" => {
+                let mut words = command.split(' ').skip(1);
+                let mut octets = vec![0; words.next().unwrap().parse().unwrap()];
+                reader.read_exact(&mut octets)?;
+                mail.octets.append(&mut octets);
+                mail.chunks += 1;
+                match words.next() {
+                    None => reply(stream, "250 2.0.0 Go on")?,
+                    Some("LAST") => {
+                        if !shared.end(stream, &mail)? {
+                            return stream.shutdown(Shutdown::Both);
+                        }
+                    }
+                    Some(other) => panic!("BDAT with {other}"),
+                }
+            }
             "QUIT" => return reply(stream, "221 2.0.0 Bye"),
             "RSET" | "NOOP" | "HELO" => reply(stream, "250 2.0.0 Ok")?,
             _ => reply(stream, "502 5.5.1 What?")?,
@@ -249,4 +273,4 @@ fn path(command: &str) -> String {
 }
 
 const EHLO: &str = "250-sink.test\r\n250-PIPELINING\r\n250-SIZE 104857600\r\n250-8BITMIME\r\n\
-                    250-SMTPUTF8\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES";
+                    250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES";
