@@ -149,3 +149,34 @@ fn a_session_of_nonsense_ends_and_others_go_on() {
     submit(daemon.smtp, APP, &["b@dest.test"], &mail("still here"));
     sink.wait_for("the mail of the others", SOON, |mails| (!mails.is_empty()).then_some(()));
 }
+
+#[test]
+fn nothing_that_is_relayed_has_a_bare_newline_or_a_nul() {
+    let sink = Sink::start();
+    let config =
+        Config::new().relay(sink.address).set("submission", "bare_newline", "\"normalize\"");
+    let daemon = Daemon::start(config);
+    let body = "one\ntwo\rthree\r\r\n.\n\n.\r\r\nfour\r.\r\n";
+    let long = "x".repeat(2000);
+    for (subject, text) in [("by data", body.to_owned()), ("in chunks", format!("{body}{long}\n"))]
+    {
+        let mut client = Client::connect(daemon.smtp);
+        client.say("MAIL FROM:<anna@app.test>");
+        client.say("RCPT TO:<b@dest.test>");
+        let mail = format!("Subject: {subject}\r\nX-Bare: a\rb\nX-More: c\r\n\r\n{text}");
+        client.raw(format!("BDAT {} LAST\r\n{mail}", mail.len()).as_bytes()).unwrap();
+        let reply = client.reply().unwrap();
+        assert!(reply.starts_with("250 2.0.0"), "{reply}");
+        let arrived = sink.wait_for_text(&format!("Subject: {subject}\r\n"));
+        assert_eq!(arrived.chunks > 0, subject == "in chunks");
+        let octets = arrived.octets;
+        let count = |part: &[u8]| octets.windows(part.len()).filter(|w| *w == part).count();
+        let lines = count(b"\r\n");
+        assert_eq!([count(b"\r"), count(b"\n"), count(b"\0")], [lines, lines, 0]);
+    }
+    let mut client = Client::connect(daemon.smtp);
+    let with_nul = [crate::harness::smtp::mail("nul").as_slice(), b"a\0b\r\n"].concat();
+    let reply = client.send(APP, &["b@dest.test"], &with_nul).unwrap();
+    assert!(reply.starts_with("550 5.6.0"), "{reply}");
+    assert_eq!(sink.mails().len(), 2);
+}
