@@ -152,10 +152,14 @@ mod tests {
         }
 
         async fn accept(&self, queue_id: QueueId) {
-            let mut writer = self.store.body_writer(queue_id);
+            self.accept_mail(mail(queue_id)).await;
+        }
+
+        async fn accept_mail(&self, mail: Submission) {
+            let mut writer = self.store.body_writer(mail.queue_id);
             writer.write(b"Subject: one\r\n\r\nhello\r\n").await.unwrap();
             let body = writer.finish().await.unwrap();
-            self.store.accept(mail(queue_id), body).unwrap().synced().await.unwrap();
+            self.store.accept(mail, body).unwrap().synced().await.unwrap();
         }
 
         async fn refuse(&self, queue_id: QueueId, unique: u8) {
@@ -500,6 +504,28 @@ mod tests {
         let answer = server.raw(&source).await;
         assert!(answer.contains("content-type: message/rfc822\r\n"), "{answer}");
         assert!(answer.ends_with("Subject: odd\r\n\r\n\0\u{fffd}\r\n"), "{answer}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn headers_are_repeated_up_to_a_limit_in_each_answer() {
+        let server = Server::start(Policy::Tokens, LIMITS).await;
+        let header = format!("X: {}\r\n", "x".repeat(60_000)).into_bytes();
+        server.accept_mail(Submission { header, ..mail(id(1)) }).await;
+        let report_id = ReportId(id(7));
+        server.store.accept_report(odd_report(report_id)).unwrap().synced().await.unwrap();
+        let bounces = (0..100).map(|unique| bounce(Some(id(1)), Some(report_id), unique));
+        let batch = Batch { bounces: bounces.collect(), ..taken_for_a_bounce(report_id) };
+        server.store.commit(batch).unwrap().synced().await.unwrap();
+        for path in [
+            format!("/v1/reports/{}", report_id.0),
+            "/v1/bounces?recipient=gone@example.com&pageSize=100".to_owned(),
+        ] {
+            let (_, shown) = server.get(&path).await;
+            let bounces = shown["bounces"].as_array().unwrap();
+            let with = bounces.iter().filter(|one| !one["messageHeaders"].is_null()).count();
+            assert_eq!((bounces.len(), with), (100, 69), "{path}");
+        }
         server.stop().await;
     }
 

@@ -8,6 +8,7 @@ use super::layout::{self, Location, ReportPart};
 use super::pending::PendingMessage;
 use super::record::{
     Attempt, Bounce, BounceId, BounceKey, Decision, ReportCaptured, ReportId, ReportReceived,
+    Submission,
 };
 use super::shared::Shared;
 use super::{MessageRecord, Missing, ReportRecord, StoreError};
@@ -21,19 +22,20 @@ impl Shared {
     ) -> Result<Result<MessageRecord, Missing>, StoreError> {
         // Pending first: what leaves it is in the index by then.
         let pending = self.core().pending.message(queue_id);
-        let day = queue_id.time().day();
-        let submission = match &pending.submission {
-            Some(submission) => Some(submission.as_ref().clone()),
-            None => match self.entry_at(day, &layout::submission_key(queue_id))? {
-                Some(Entry::Message(found)) if found.queue_id == queue_id => {
-                    Some(found.as_ref().clone())
-                }
-                _ => None,
-            },
+        let submission = match self.submission_of(queue_id, &pending)? {
+            Ok(submission) => submission,
+            Err(missing) => return Ok(Err(missing)),
         };
-        let Some(submission) = submission else { return Ok(Err(self.missing(queue_id.time()))) };
         let (attempts, bounces) = self.events(queue_id, pending)?;
         Ok(Ok(MessageRecord { submission, attempts, bounces }))
+    }
+
+    pub(super) fn submission(
+        &self,
+        queue_id: QueueId,
+    ) -> Result<Result<Submission, Missing>, StoreError> {
+        let pending = self.core().pending.message(queue_id);
+        self.submission_of(queue_id, &pending)
     }
 
     /// The submissions of a Message-ID, newest first.
@@ -286,6 +288,23 @@ impl Shared {
             records.extend(self.message(queue_id)?.ok());
         }
         Ok(records)
+    }
+
+    fn submission_of(
+        &self,
+        queue_id: QueueId,
+        pending: &PendingMessage,
+    ) -> Result<Result<Submission, Missing>, StoreError> {
+        if let Some(submission) = &pending.submission {
+            return Ok(Ok(submission.as_ref().clone()));
+        }
+        let time = queue_id.time();
+        match self.entry_at(time.day(), &layout::submission_key(queue_id))? {
+            Some(Entry::Message(found)) if found.queue_id == queue_id => {
+                Ok(Ok(found.as_ref().clone()))
+            }
+            _ => Ok(Err(self.missing(time))),
+        }
     }
 
     fn events(

@@ -342,6 +342,11 @@ impl Store {
         self.shared.message(queue_id)
     }
 
+    /// A submission, in the queue or ended, without what became of it.
+    pub fn submission(&self, queue_id: QueueId) -> Result<Result<Submission, Missing>, StoreError> {
+        self.shared.submission(queue_id)
+    }
+
     /// The submissions of a Message-ID, newest first, of every account.
     pub fn by_message_id(&self, message_id: &MessageId) -> Result<Vec<QueueId>, StoreError> {
         self.shared.by_message_id(message_id)

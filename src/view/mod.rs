@@ -263,7 +263,7 @@ fn put(map: &mut Map<String, Value>, key: &str, value: impl Serialize) {
 }
 
 /// Octets of headers repeated in one answer; bounces after that come without `messageHeaders`.
-const HEADERS_BYTES_MAX: usize = 4_194_304;
+pub const HEADERS_BYTES_MAX: usize = 4_194_304;
 
 #[cfg(test)]
 mod tests {

@@ -1,19 +1,16 @@
 //! `/v1/bounces`: what became of a mail, and what came back from an address.
 
-use std::collections::HashMap;
-
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::known::Known;
 use super::{
     ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, Submissions, answer, by_message_id, by_queue_id,
     closing, id_in_path, look_up, message_id, queue_id,
 };
-use crate::bounce;
 use crate::http::query::Query;
-use crate::mail::QueueId;
-use crate::store::record::{Bounce, BounceId, ReportId, Submission};
+use crate::store::record::{Bounce, BounceId};
 use crate::store::{Store, StoreError};
 use crate::view;
 
@@ -76,7 +73,7 @@ async fn of_recipient(
     }
     let page = look_up(state, move |store| {
         let (bounces, next) = page(store, &address, before, page_size)?;
-        let mut known = Known { store, submissions: HashMap::new(), headers: HashMap::new() };
+        let mut known = Known::new(store);
         let shown = bounces.iter().map(|bounce| known.show(bounce)).collect::<Result<Vec<_>, _>>();
         let mut page = json!({ "recipient": address, "bounces": shown? });
         if let (Some(next), Value::Object(map)) = (next, &mut page) {
@@ -115,40 +112,6 @@ fn page(
     Ok((bounces, before))
 }
 
-/// The submissions and reports that a list of bounces has named so far.
-struct Known<'a> {
-    store: &'a Store,
-    submissions: HashMap<QueueId, Option<(Submission, Value)>>,
-    headers: HashMap<ReportId, Option<Value>>,
-}
-
-impl Known<'_> {
-    fn show(&mut self, bounce: &Bounce) -> Result<Value, ApiError> {
-        if let Some(queue_id) = bounce.queue_id {
-            if !self.submissions.contains_key(&queue_id) {
-                let record = self.store.message(queue_id)?.ok();
-                let known = record.map(|record| {
-                    let headers = view::message_headers(&record.submission);
-                    (record.submission, headers)
-                });
-                self.submissions.insert(queue_id, known);
-            }
-            if let Some(Some((submission, headers))) = self.submissions.get(&queue_id) {
-                return Ok(view::bounce(bounce, Some(submission), Some(headers)));
-            }
-        }
-        let Some(report_id) = bounce.report_id else { return Ok(view::bounce(bounce, None, None)) };
-        if !self.headers.contains_key(&report_id) {
-            let record = self.store.report(report_id)?.ok();
-            let small = record.filter(|record| record.received.raw.len() <= REPORT_BYTES_MAX);
-            let read = small.map(|record| bounce::read(&record.received.raw));
-            self.headers.insert(report_id, read.and_then(|facts| view::returned_headers(&facts)));
-        }
-        let headers = self.headers.get(&report_id).and_then(Option::as_ref);
-        Ok(view::bounce(bounce, None, headers))
-    }
-}
-
 /// A cursor is the id of the last bounce of the page before: 20 hexadecimal digits.
 fn cursor(text: &str) -> Result<BounceId, ApiError> {
     let is_id = text.len() == CURSOR_CHARS && text.bytes().all(|b| b.is_ascii_hexdigit());
@@ -161,9 +124,5 @@ fn cursor(text: &str) -> Result<BounceId, ApiError> {
 
 /// Pages of the store that are looked through for one page of an answer.
 const FETCHES_MAX: usize = 10;
-
-/// Octets of a report that is read again for the headers in a list; larger ones are left out
-/// there and stand in `/v1/reports/{id}`.
-const REPORT_BYTES_MAX: usize = 262_144;
 
 const CURSOR_CHARS: usize = 20;

@@ -2,6 +2,7 @@
 
 mod bounces;
 mod health;
+mod known;
 mod messages;
 mod reports;
 mod reread;

@@ -5,6 +5,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::known::Known;
 use super::{ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up, not_found, queue_id};
 use crate::bounce;
 use crate::http::query::Query;
@@ -56,16 +57,12 @@ pub(super) async fn one(
     let report = look_up(&state, move |store| {
         let record = stored(store, id)?;
         let facts = bounce::read(&record.received.raw);
-        let headers = view::returned_headers(&facts);
-        let mut bounces = Vec::new();
-        for bounce in store.bounces_of_report(id)? {
-            let tied = bounce.queue_id.map(|queue_id| store.message(queue_id)).transpose()?;
-            let submission = tied.and_then(Result::ok).map(|record| record.submission);
-            let own = submission.as_ref().map(view::message_headers);
-            let headers = own.as_ref().or(headers.as_ref());
-            bounces.push(view::bounce(&bounce, submission.as_ref(), headers));
-        }
-        Ok(view::report(&record, &facts, &bounces))
+        let mut known = Known::new(store);
+        known.has_returned(id, view::returned_headers(&facts));
+        let bounces = store.bounces_of_report(id)?;
+        let bounces =
+            bounces.iter().map(|bounce| known.show(bounce)).collect::<Result<Vec<_>, _>>();
+        Ok(view::report(&record, &facts, &bounces?))
     });
     Ok(answer(report.await?))
 }
