@@ -53,32 +53,25 @@ impl Shared {
             frames.push(frame_of(Entry::Bounce(Arc::new(bounce)), None)?);
         }
         let mut bounces = distinct(bounces);
-        for _ in 0..KNOWN_BOUNCE_ROUNDS_MAX {
-            let seen = self.core().pending.bounces_made();
-            self.forget_known(&mut bounces)?;
-            let mut core = self.core();
-            // Only when no bounce came in between is it certain that these are new.
-            if core.pending.bounces_made() != seen && !bounces.is_empty() {
-                continue;
-            }
-            core.room_for_outcome()?;
-            for bounce in bounces {
-                frames.push(frame_of(Entry::Bounce(Arc::new(bounce)), None)?);
-            }
-            let (sender, receiver) = oneshot::channel();
-            let mut ended = Vec::new();
-            for frame in &frames {
-                ended.extend(core.live.apply(&frame.entry, Durability::Written));
-                core.pending.add(&frame.entry);
-            }
-            core.enqueue(Work { source: Source::Outcome, frames, ended, ticket: Some(sender) });
-            drop(core);
-            self.work_ready.notify_one();
-            self.queue_changed.notify_one();
-            self.changes.send_modify(|count| *count = count.wrapping_add(1));
-            return Ok(receiver);
+        let _no_other = (!bounces.is_empty()).then(|| self.bounce_writer());
+        self.forget_known(&mut bounces)?;
+        for bounce in bounces {
+            frames.push(frame_of(Entry::Bounce(Arc::new(bounce)), None)?);
         }
-        Err(StoreError::Busy)
+        let (sender, receiver) = oneshot::channel();
+        let mut core = self.core();
+        core.room_for_outcome()?;
+        let mut ended = Vec::new();
+        for frame in &frames {
+            ended.extend(core.live.apply(&frame.entry, Durability::Written));
+            core.pending.add(&frame.entry);
+        }
+        core.enqueue(Work { source: Source::Outcome, frames, ended, ticket: Some(sender) });
+        drop(core);
+        self.work_ready.notify_one();
+        self.queue_changed.notify_one();
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        Ok(receiver)
     }
 
     fn enqueue_intake(&self, frame: Frame) -> Result<Receipt, StoreError> {
@@ -128,6 +121,3 @@ fn distinct(bounces: Vec<Bounce>) -> Vec<Bounce> {
     let mut seen = std::collections::HashSet::new();
     bounces.into_iter().filter(|bounce| seen.insert((bounce.queue_id, bounce.key))).collect()
 }
-
-/// How often a batch looks again for bounces that came in while it looked.
-const KNOWN_BOUNCE_ROUNDS_MAX: u32 = 64;

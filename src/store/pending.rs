@@ -19,7 +19,6 @@ pub(super) struct Pending {
     recipients: HashMap<[u8; 12], BTreeMap<[u8; 10], Arc<Bounce>>>,
     recent: BTreeMap<[u8; 10], Arc<Bounce>>,
     reports: BTreeMap<ReportId, PendingReport>,
-    bounces_made: u64,
 }
 
 /// What is pending about one submission.
@@ -152,13 +151,7 @@ impl Pending {
         message.is_some_and(|message| message.bounces.iter().any(|bounce| bounce.key == *key))
     }
 
-    /// Bounces added so far: unchanged means that no new one came in between.
-    pub(super) fn bounces_made(&self) -> u64 {
-        self.bounces_made
-    }
-
     fn add_bounce(&mut self, bounce: &Arc<Bounce>) {
-        self.bounces_made = self.bounces_made.saturating_add(1);
         let id = layout::bounce_id_bytes(bounce);
         let address = layout::address_hash(&bounce.recipient);
         self.recipients.entry(address).or_default().insert(id, Arc::clone(bounce));

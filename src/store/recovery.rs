@@ -102,6 +102,7 @@ pub(super) fn open(
         boot_id,
         archive,
         core: Mutex::new(Core::default()),
+        bounces: Mutex::default(),
         work_ready: Condvar::new(),
         backlog_ready: Condvar::new(),
         queue_changed: Notify::new(),

@@ -32,6 +32,9 @@ pub(super) struct Shared {
     pub(super) boot_id: String,
     pub(super) archive: Archive,
     pub(super) core: Mutex<Core>,
+    /// Held from the look for bounces that are known to the write of those that are not, so that
+    /// each is written once. Taken before `core`.
+    pub(super) bounces: Mutex<()>,
     /// The committer waits for it.
     pub(super) work_ready: Condvar,
     /// The applier waits for it.
@@ -157,6 +160,11 @@ impl Shared {
     /// The state. A panic of another thread has left it whole: changes are small and complete.
     pub(super) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to write bounces. What it guards is in `core` and the index.
+    pub(super) fn bounce_writer(&self) -> MutexGuard<'_, ()> {
+        self.bounces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number that no other call gets.

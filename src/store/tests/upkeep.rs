@@ -27,6 +27,33 @@ async fn sixteen_writers_share_their_syncs() {
     assert!(syncs < 400, "{syncs} syncs for 800 mails");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_batch_of_many_bounces_is_taken_however_many_others_come_in() {
+    let numbered = |queue_id, number: u128| Bounce {
+        id: BounceId(format!("{number:020x}")),
+        key: number.to_be_bytes(),
+        ..bounce(queue_id, 0, START)
+    };
+    let dir = TempDir::new();
+    let store = open(&dir);
+    let mail = accepted(&store, &["to@example.test"], b"one").await;
+    let mut others = tokio::task::JoinSet::new();
+    for task in 1..=8 {
+        let store = store.clone();
+        others.spawn(async move {
+            for number in 0.. {
+                let bounces = vec![numbered(None, task * 1_000_000 + number)];
+                committed(&store, Batch { bounces, ..Batch::default() }).await;
+            }
+        });
+    }
+    until("others come in", || store.stats().syncs > 20).await;
+    let bounces = (0..5_000).map(|number| numbered(Some(mail), number)).collect();
+    committed(&store, Batch { bounces, ..Batch::default() }).await;
+    others.shutdown().await;
+    assert_eq!(store.message(mail).unwrap().unwrap().bounces.len(), 5_000);
+}
+
 fn open_small(dir: &TempDir) -> Store {
     let tuning = Tuning { segment_bytes: 65_536, copy_after_secs: 0, ..tuning() };
     Store::open_tuned(&dir.options(), clock(), tuning).unwrap()
