@@ -16,7 +16,7 @@ use super::entry::{Entry, Frame};
 use super::journal::{self, Found, ScanOrder, ScanRange, Segment};
 use super::layout::{self, FrameRef, SegmentHeader, StoreUuid};
 use super::live::Durability;
-use super::shared::{Core, Paths, Position, Shared, Tuning};
+use super::shared::{Core, DirLock, Paths, Position, Shared, Tuning};
 use super::spool::{Pin, Place};
 use super::{Options, StoreError, applier, index};
 use crate::clock::Clock;
@@ -222,13 +222,13 @@ impl SegmentFile {
     }
 }
 
-fn take_lock(root: &Path) -> Result<File, StoreError> {
+fn take_lock(root: &Path) -> Result<DirLock, StoreError> {
     let path = root.join("LOCK");
     let failed = |error| StoreError::io(format!("locking {}", path.display()), error);
     let file =
         File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(DirLock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked(root.to_path_buf())),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }

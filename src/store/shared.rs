@@ -1,6 +1,7 @@
 //! What the callers, the committer and the applier share: one short lock around the state.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -46,7 +47,21 @@ pub(super) struct Shared {
     pub(super) metrics: OnceLock<Metrics>,
     pub(super) next_unique: AtomicU64,
     /// Held as long as the store is open.
-    pub(super) _lock: std::fs::File,
+    pub(super) _lock: DirLock,
+}
+
+/// The lock on a data directory.
+///
+/// It is given back in words, for the end of the file alone does not: a process that was forked
+/// at this moment, and has not come to its `exec` yet, holds the same open file.
+pub(super) struct DirLock(pub(super) File);
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the data directory could not be unlocked");
+        }
+    }
 }
 
 /// Where everything is.
