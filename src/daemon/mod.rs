@@ -19,6 +19,7 @@ use crate::cli::{chain, complain, exit};
 use crate::config::{ConfigError, Environment, Loaded, load_over};
 use crate::dev;
 use crate::net::shutdown::shutdown;
+use crate::store::create_private_dir;
 use stages::{Bound, Stages};
 
 /// How the daemon is started.
@@ -149,7 +150,7 @@ async fn serve(start: &Start<'_>) -> Result<(), DaemonError> {
 /// Makes the data directory, readable by its owner alone, and tries to write there.
 fn prepare(loaded: &Loaded) -> Result<(), DaemonError> {
     let dir = &loaded.settings.data_dir;
-    let made = fs::create_dir_all(dir).and_then(|()| writable(dir));
+    let made = create_private_dir(dir).and_then(|()| writable(dir));
     made.map_err(|error| DaemonError::Config {
         doing: format!(
             "{}: `data_dir`: cannot write to {}; choose another or change its owner",

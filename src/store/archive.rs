@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
-use super::disk::Disk;
+use super::disk::{Disk, create_private_dir};
 use super::entry::{Entry, Frame};
 use super::index::{self, IndexError, Opened, Rows, Table, Tables};
 use super::journal::{self, Found, ScanOrder, ScanRange};
@@ -53,7 +53,7 @@ impl Archive {
         boot_id: String,
     ) -> Result<Self, StoreError> {
         let dir = root.join("log");
-        std::fs::create_dir_all(&dir)
+        create_private_dir(&dir)
             .map_err(|error| StoreError::io(format!("creating {}", dir.display()), error))?;
         let mut days = BTreeSet::new();
         for path in journal::list(&dir)? {

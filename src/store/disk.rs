@@ -1,11 +1,16 @@
 //! What the store asks of the disk, in one place: so that it is counted, and can be made to fail.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Makes a directory, where it is missing, that none but its owner may look into: mail lies there.
+pub fn create_private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
 
 /// The disk under a data directory; clones share their counters.
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
-use super::disk::Disk;
+use super::disk::{Disk, create_private_dir};
 use super::filter::{self, Filter};
 use super::journal;
 use super::layout;
@@ -78,7 +78,7 @@ struct Mark {
 impl Tables {
     /// The index in `dir`; directories of other generations are removed.
     pub(super) fn new(dir: PathBuf, disk: Disk, boot_id: String) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(&dir)
+        create_private_dir(&dir)
             .map_err(|error| StoreError::io(format!("creating {}", dir.display()), error))?;
         for path in journal::list(&dir)? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

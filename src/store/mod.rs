@@ -36,6 +36,7 @@ use tokio::sync::oneshot;
 
 pub use self::body::{Body, BodyWriter};
 pub use self::digest::report_digest;
+pub use self::disk::create_private_dir;
 use self::record::{
     Attempt, Batch, Bounce, BounceId, ReportCaptured, ReportId, ReportReceived, Submission,
 };

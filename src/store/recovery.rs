@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::archive::{self, Archive};
-use super::disk::Disk;
+use super::disk::{Disk, create_private_dir};
 use super::entry::{Entry, Frame};
 use super::journal::{self, Found, ScanOrder, ScanRange, Segment};
 use super::layout::{self, FrameRef, SegmentHeader, StoreUuid};
@@ -71,7 +71,7 @@ pub(super) fn open(
 ) -> Result<Recovered, StoreError> {
     let paths = Paths::under(&options.dir);
     for dir in [&paths.root, &paths.spool, &paths.big] {
-        std::fs::create_dir_all(dir)
+        create_private_dir(dir)
             .map_err(|error| StoreError::io(format!("creating {}", dir.display()), error))?;
     }
     let lock = take_lock(&paths.root)?;
@@ -434,7 +434,7 @@ fn quarantine(
     drop(core);
     let kept = octets.get(range).unwrap_or_default();
     let end = kept.iter().rposition(|octet| *octet != 0).map_or(0, |at| at.saturating_add(1));
-    std::fs::create_dir_all(dir)
+    create_private_dir(dir)
         .and_then(|()| std::fs::write(&path, kept.get(..end).unwrap_or_default()))
         .map_err(|error| StoreError::io(format!("writing {}", path.display()), error))
 }

@@ -37,6 +37,20 @@ async fn left(dir: &TempDir, store: Store, how: Leaving) -> Store {
     }
 }
 
+#[tokio::test]
+async fn none_but_the_owner_may_look_into_the_directories() {
+    use std::os::unix::fs::PermissionsExt;
+    let outer = TempDir::new();
+    let dir = outer.path().join("data");
+    let options = Options { dir: dir.clone(), ..outer.options() };
+    let store = Store::open(&options, clock()).unwrap();
+    for name in ["", "spool", "spool/big", "log", "index"] {
+        let mode = std::fs::metadata(dir.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
+    store.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_is_due_and_known_until_it_ends_and_known_afterwards() {
     for how in LEAVINGS {
