@@ -28,7 +28,8 @@ pub(super) async fn run_mail(
     transactions: Arc<Semaphore>,
 ) -> Progress {
     let Some(mail) = context.store.live(queue_id) else { return Progress::Recorded };
-    let due = due_recipients(&mail, context.clock.now());
+    let now = context.clock.now();
+    let due = due_recipients(&mail, now, Policy::of(&context.settings.queue).latest_due(now));
     let mut progress = Progress::Recorded;
     let mut running = JoinSet::new();
     for delivery in deliveries(&context.settings, &context.keys, &mail, due) {
@@ -66,9 +67,14 @@ pub(super) fn may_notify(mail: &LiveMessage) -> bool {
     mail.origin == Origin::App && mail.dsn && !mail.reverse_path.is_null()
 }
 
-fn due_recipients(mail: &LiveMessage, now: Timestamp) -> Vec<(u32, Recipient)> {
+fn due_recipients(
+    mail: &LiveMessage,
+    now: Timestamp,
+    latest_due: Timestamp,
+) -> Vec<(u32, Recipient)> {
     let is_due = |recipient: &LiveRecipient| {
-        !recipient.state.has_left_queue() && recipient.next_attempt <= now
+        let due = recipient.next_attempt;
+        !recipient.state.has_left_queue() && (due <= now || due > latest_due)
     };
     let numbered = (0_u32..).zip(&mail.recipients);
     let due = numbered.filter(|(_, recipient)| is_due(recipient));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinSet};
 
+use super::schedule::Policy;
 use super::{Context, attempt, debts};
 use crate::clock::Stopwatch;
 use crate::mail::{QueueId, Timestamp};
@@ -88,7 +89,16 @@ impl Runner {
             self.look_through_held(now, room);
             return;
         }
-        let due = self.context.store.due(now, room, &|queue_id| self.is_busy(queue_id));
+        let is_busy = |queue_id| self.is_busy(queue_id);
+        let mut due = self.context.store.due(now, room, &is_busy);
+        let latest = Policy::of(&self.context.settings.queue).latest_due(now);
+        let room = room.saturating_sub(due.len());
+        let late = self.context.store.due_after(latest, room, &is_busy);
+        if !late.is_empty() {
+            let mails = late.len();
+            tracing::warn!(mails, "the clock was set back: what it had put off is tried now");
+        }
+        due.extend(late);
         for queue_id in due {
             self.start(queue_id);
         }

@@ -93,6 +93,14 @@ impl Policy {
         u32::try_from(passed).ok().filter(|passed| *passed > had)
     }
 
+    /// The latest time that a mail can be put off to. What is due later than that was put off
+    /// by a clock that has been set back since, and must not wait until it is right again.
+    pub fn latest_due(&self, now: Timestamp) -> Timestamp {
+        let longest = self.retry_after.iter().copied().max().unwrap_or(RETRY_AFTER_DEFAULT);
+        // The jitter makes a wait twice as long at most.
+        now.plus(longest.max(RETRY_AFTER_MIN).saturating_mul(2))
+    }
+
     fn wait(&self, tried: &Tried) -> Duration {
         let place = usize::try_from(tried.number.saturating_sub(1)).unwrap_or(usize::MAX);
         let wait = self.retry_after.get(place).or(self.retry_after.last());
@@ -255,6 +263,22 @@ mod tests {
         let jittered = Tried { jitter_permille: 100, ..tried(1, 0) };
         let want = Next::Decided(Decision::RetryAt(at(132)));
         assert_eq!(policy().next(&lost, &jittered), want);
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_the_latest_due() {
+        let lost = outcome(Stage::Connect, OutcomeResult::Error("refused".to_owned()));
+        for retry_after in [vec![], vec![0], vec![2, 15, 5], vec![90 * DAY]] {
+            let waits: Vec<Duration> =
+                retry_after.iter().copied().map(Duration::from_secs).collect();
+            let policy = Policy { retry_after: waits, ..policy() };
+            for number in 1..5 {
+                let jittered = Tried { jitter_permille: u32::MAX, ..tried(number, 0) };
+                let next = policy.next(&lost, &jittered);
+                let Next::Decided(Decision::RetryAt(time)) = next else { panic!("{next:?}") };
+                assert!(time <= policy.latest_due(at(0)), "{retry_after:?} {number}");
+            }
+        }
     }
 
     #[test]

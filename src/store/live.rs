@@ -142,6 +142,17 @@ impl Live {
         due.filter(|id| !skip(*id)).take(max).collect()
     }
 
+    /// Mails that are due after `time` only, without those that `skip` picks.
+    pub(super) fn due_after(
+        &self,
+        time: Timestamp,
+        max: usize,
+        skip: &dyn Fn(QueueId) -> bool,
+    ) -> Vec<QueueId> {
+        let late = self.due.iter().rev().take_while(|(due, _)| *due > time).map(|(_, id)| *id);
+        late.filter(|id| !skip(*id)).take(max).collect()
+    }
+
     /// When the next mail that `skip` does not pick is due.
     pub(super) fn next_due(&self, skip: &dyn Fn(QueueId) -> bool) -> Option<Timestamp> {
         self.due.iter().find(|(_, id)| !skip(*id)).map(|(time, _)| *time)

@@ -296,6 +296,16 @@ impl Store {
         self.shared.core().live.due(now, max, skip)
     }
 
+    /// Mails that are not due before `time` is over. `skip` is as for `due`.
+    pub fn due_after(
+        &self,
+        time: Timestamp,
+        max: usize,
+        skip: &dyn Fn(QueueId) -> bool,
+    ) -> Vec<QueueId> {
+        self.shared.core().live.due_after(time, max, skip)
+    }
+
     /// When the next mail is due that `skip` does not pick.
     pub fn next_due(&self, skip: &dyn Fn(QueueId) -> bool) -> Option<Timestamp> {
         self.shared.core().live.next_due(skip)

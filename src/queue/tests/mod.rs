@@ -332,6 +332,22 @@ async fn a_smarthost_that_is_down_costs_an_attempt_and_no_mail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_clock_that_ran_ahead_has_put_off_is_tried_once_the_clock_is_right() {
+    let dialog = format!("{HELLO}{}{QUIT}", taken("app@example.org", "a@example.net", "250 ok"));
+    let next_hop = Scripted::start(&[&dialog]).await;
+    let mut bench = Bench::new(Some(&next_hop), |_| {});
+    let queue_id = bench.submit(|_| {}, &["a@example.net"]).await;
+    let next_year = bench.context.clock.now().plus(Duration::from_secs(365 * 86_400));
+    let put_off = attempt(queue_id, next_year, Decision::RetryAt(next_year));
+    let batch = Batch { attempts: vec![put_off], ..Batch::default() };
+    bench.context.store.commit(batch).unwrap().synced().await.unwrap();
+    bench.run_due().await;
+    assert_eq!(bench.states(queue_id), [State::Relayed]);
+    bench.end().await;
+    next_hop.bodies().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_notice_is_written_where_none_may_be() {
     let changes: [fn(&mut Submission); 3] = [
         |submission| submission.envelope.reverse_path = ReversePath::NULL,
@@ -402,22 +418,7 @@ async fn a_notice_that_a_crash_left_owed_is_written_once() {
     let queue_id = bench.submit(|_| {}, &["a@example.net"]).await;
     let store = bench.context.store.clone();
     let now = bench.context.clock.now();
-    let failed = Attempt {
-        queue_id,
-        recipient: 0,
-        number: 1,
-        started_at: now,
-        ended_at: now,
-        stage: Stage::Rcpt,
-        remote_mta: None,
-        reply: Reply::parse("550 5.1.1 no such user"),
-        error: None,
-        remote_queue_id: None,
-        alias: None,
-        tls: None,
-        decision: Decision::Failed,
-        notice_owed: true,
-    };
+    let failed = Attempt { notice_owed: true, ..attempt(queue_id, now, Decision::Failed) };
     let mail = store.live(queue_id).unwrap();
     let ticket = bench.context.capture.outcomes(&mail, vec![failed]).unwrap();
     ticket.synced().await.unwrap();
@@ -545,6 +546,26 @@ async fn the_loop_relays_what_comes_in_and_drains_when_it_is_told_to_stop() {
     assert_eq!(bench.states(second), [State::Queued]);
     assert!(bench.is_in_queue(second));
     bench.end().await;
+}
+
+/// A first attempt that ended at RCPT.
+fn attempt(queue_id: QueueId, now: Timestamp, decision: Decision) -> Attempt {
+    Attempt {
+        queue_id,
+        recipient: 0,
+        number: 1,
+        started_at: now,
+        ended_at: now,
+        stage: Stage::Rcpt,
+        remote_mta: None,
+        reply: Reply::parse("550 5.1.1 no such user"),
+        error: None,
+        remote_queue_id: None,
+        alias: None,
+        tls: None,
+        decision,
+        notice_owed: false,
+    }
 }
 
 async fn until(is_so: impl Fn() -> bool) {
