@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::runner::Progress;
 use super::schedule::{Blame, Next, Policy, Tried, blame};
-use super::{Context, debts};
+use super::{Context, blocking, debts};
 use crate::config::Settings;
 use crate::mail::dsn::{Content, Event, Notify, OriginalRecipient};
 use crate::mail::envelope::BodyKind;
@@ -261,7 +261,8 @@ fn owes_notice(mail: &LiveMessage, outcome: &Outcome, decision: Decision) -> boo
 async fn record(context: &Context, mail: &LiveMessage, attempts: &[Attempt]) {
     let queue_id = mail.queue_id;
     loop {
-        match context.capture.outcomes(mail, attempts.to_vec()) {
+        let (capture, mail, attempts) = (context.capture.clone(), mail.clone(), attempts.to_vec());
+        match blocking(move || capture.outcomes(&mail, attempts)).await {
             Ok(ticket) => {
                 if let Err(error) = ticket.synced().await {
                     tracing::error!(%queue_id, %error, "an attempt is known but not on disk");

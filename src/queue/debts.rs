@@ -8,17 +8,17 @@ use std::collections::HashMap;
 
 use tokio::io::AsyncReadExt;
 
-use super::Context;
 use super::attempt::may_notify;
 use super::notice::{self, AboutRecipient, Letterhead, Notice};
 use super::schedule::Policy;
+use super::{Context, blocking};
 use crate::bounce::Category;
 use crate::mail::dsn::{Content, Event};
 use crate::mail::{Address, QueueId};
 use crate::maillog::{self, Line};
 use crate::secret;
 use crate::store::record::{Batch, Decision, NoticeSent, ReportCaptured, ReportReceived};
-use crate::store::{LiveMessage, LiveRecipient, MessageRecord, StoreError};
+use crate::store::{LiveMessage, LiveRecipient, MessageRecord, Store, StoreError};
 
 /// Writes the notices that are owed about a mail.
 pub(super) async fn pay(context: &Context, queue_id: QueueId) -> Result<(), StoreError> {
@@ -105,8 +105,10 @@ pub(super) async fn forward_reports(context: &Context) {
 
 async fn forward(context: &Context, captured: &ReportCaptured) -> Result<(), StoreError> {
     let to = captured.forward_to.as_deref().and_then(|text| Address::parse(text).ok());
-    let report = context.store.report(captured.id)?.ok().map(|record| record.received);
-    let account = account_of(context, captured)?;
+    let (store, id) = (context.store.clone(), captured.id);
+    let report = blocking(move || store.report(id)).await?.ok().map(|record| record.received);
+    let (store, matched) = (context.store.clone(), captured.matched.clone());
+    let account = blocking(move || account_of(&store, &matched)).await?;
     let written = match (&to, &report) {
         (Some(to), Some(report)) => Some(forwarded(context, report, to, &account)),
         // It was pruned, or cannot be sent anywhere: the debt ends here.
@@ -124,10 +126,10 @@ fn forwarded(context: &Context, report: &ReportReceived, to: &Address, account: 
 }
 
 /// Whose mail a report is about; what matches nothing belongs to the default account.
-fn account_of(context: &Context, captured: &ReportCaptured) -> Result<String, StoreError> {
-    for queue_id in &captured.matched {
-        if let Ok(record) = context.store.message(*queue_id)? {
-            return Ok(record.submission.account);
+fn account_of(store: &Store, matched: &[QueueId]) -> Result<String, StoreError> {
+    for queue_id in matched {
+        if let Ok(submission) = store.submission(*queue_id)? {
+            return Ok(submission.account);
         }
     }
     Ok(DEFAULT_ACCOUNT.to_owned())
@@ -140,7 +142,8 @@ async fn submit_about(
     what: &'static str,
     write: impl FnOnce(&Letterhead<'_>, &MessageRecord) -> Option<Notice>,
 ) -> Result<(), StoreError> {
-    let written = match context.store.message(mail.queue_id)? {
+    let (store, queue_id) = (context.store.clone(), mail.queue_id);
+    let written = match blocking(move || store.message(queue_id)).await? {
         Ok(record) => {
             let queue_id = context.store.new_queue_id();
             let mark = context.keys.notice(queue_id);

@@ -45,3 +45,12 @@ pub struct Context {
 pub async fn run(context: Context, shutdown: impl Future<Output = ()> + Send) {
     runner::Runner::new(context).run(shutdown).await;
 }
+
+/// Runs what may read the index, and with it the disk, where it may block.
+async fn blocking<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(job).await {
+        Ok(done) => done,
+        // A panic there is one here; nothing else ends it.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
