@@ -401,7 +401,7 @@ fn does_not_fit(
     sources: &BTreeMap<String, Source>,
 ) -> ConfigError {
     let path = error.path().to_string();
-    let problem = error.inner().message().trim().to_owned();
+    let problem = in_plain_words(error.inner().message().trim());
     // An unknown key in a table of an array is named by the message, not by the path.
     let unknown = problem.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
     let key = match unknown {
@@ -409,6 +409,19 @@ fn does_not_fit(
         _ => path,
     };
     ConfigError::Setting { source: source_of(sources, &key).clone(), key, problem }
+}
+
+/// What the parsers of the standard library and serde say of a value, with what is wanted.
+fn in_plain_words(said: &str) -> String {
+    if said == "invalid socket address syntax" {
+        return "expected an address with its port, such as 127.0.0.1:2525".to_owned();
+    }
+    match said.split_once(", expected ") {
+        Some((found, "u16" | "u32" | "u64" | "usize")) => {
+            format!("{found}, expected a whole number, 0 or more")
+        }
+        _ => said.to_owned(),
+    }
 }
 
 /// The source of a key, or of the nearest table around it.
@@ -574,7 +587,7 @@ mod tests {
             ),
             (
                 "[submission]\nlisten = [\"localhost\"]",
-                "FILE, line 2: `submission.listen[0]`: invalid socket address",
+                "FILE, line 2: `submission.listen[0]`: expected an address with its port",
             ),
             ("[submission]\nrecipients_max = -1", "FILE, line 2: `submission.recipients_max`: "),
             (

@@ -26,74 +26,16 @@ fn serve(dir: &TempDir, text: &str) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-#[test]
-fn a_wrong_file_is_named_with_line_and_key_and_exit_78() {
+/// Each text ends the start with 78, and all of these words are said.
+fn assert_named(rows: &[(&str, &str, &[&str])]) {
     let dir = TempDir::new("config");
     let data = format!("data_dir = \"{}/data\"\n", dir.path().display());
-    for (kind, text, named) in [
-        ("no TOML", "hostname = \n", vec!["rebound.toml", "1"]),
-        (
-            "unknown key",
-            "\nhostnam = \"x.test\"\n",
-            vec!["rebound.toml", "2", "hostnam", "hostname"],
-        ),
-        (
-            "unknown key in a section",
-            "[relay]\nhost = \"h.test\"\nusrname = \"u\"\n",
-            vec!["rebound.toml", "3", "usrname", "username"],
-        ),
-        ("unknown section", "[relya]\nhost = \"x\"\n", vec!["rebound.toml", "1", "relya", "relay"]),
-        (
-            "wrong type",
-            "[queue]\nattempts_max_concurrent = \"many\"\n",
-            vec!["rebound.toml", "2", "attempts_max_concurrent"],
-        ),
-        (
-            "bad time",
-            "[queue]\nlifetime = \"5 days\"\n",
-            vec!["rebound.toml", "2", "lifetime", "5 days"],
-        ),
-        (
-            "bad choice",
-            "[relay]\ntls = \"maybe\"\n",
-            vec!["rebound.toml", "2", "tls", "required", "opportunistic"],
-        ),
-        (
-            "bad address",
-            "[submission]\nlisten = [\"localhost\"]\n",
-            vec!["rebound.toml", "2", "listen"],
-        ),
-        (
-            "bad network",
-            "[submission]\ntrusted_networks = [\"10.0.0.0/64\"]\n",
-            vec!["rebound.toml", "2", "trusted_networks", "10.0.0.0/64"],
-        ),
-        (
-            "bad bounce address",
-            "[inbound]\naddresses = [\"not an address\"]\n",
-            vec!["rebound.toml", "2", "addresses"],
-        ),
-        (
-            "bad domain",
-            "[return_path]\ndomain = \"bounces..example\"\n",
-            vec!["rebound.toml", "2", "domain"],
-        ),
-        (
-            "account without a hash",
-            "[[account]]\nname = \"shop\"\npassword_hash = \"plain text\"\n",
-            vec!["rebound.toml", "password_hash"],
-        ),
-        (
-            "missing file",
-            "[relay]\nhost = \"h.test\"\npassword_file = \"/nonexistent/password\"\nusername = \"u\"\n",
-            vec!["password_file", "/nonexistent/password"],
-        ),
-    ] {
+    for (kind, text, named) in rows {
         // Lines are counted in the operator's text, so the directory goes to the end of the top.
-        let text = if text.starts_with('[') { text.to_owned() } else { format!("{text}{data}") };
+        let text = if text.starts_with('[') { (*text).to_owned() } else { format!("{text}{data}") };
         let (code, said) = serve(&dir, &text);
         assert_eq!(code, Some(78), "{kind}: {said}");
-        for word in named {
+        for word in *named {
             assert!(said.contains(word), "{kind}: `{word}` is not in: {said}");
         }
         assert!(!said.contains("panicked"), "{kind}: {said}");
@@ -120,6 +62,81 @@ fn wrong_rules_are_named_with_their_file_and_line() {
             );
         }
     }
+}
+
+#[test]
+fn a_wrong_file_is_named_with_line_and_key_and_exit_78() {
+    assert_named(&[
+        ("no TOML", "hostname = \n", &["rebound.toml", "1"]),
+        ("unknown key", "\nhostnam = \"x.test\"\n", &["rebound.toml", "2", "hostnam", "hostname"]),
+        (
+            "unknown key in a section",
+            "[relay]\nhost = \"h.test\"\nusrname = \"u\"\n",
+            &["rebound.toml", "3", "usrname", "username"],
+        ),
+        ("unknown section", "[relya]\nhost = \"x\"\n", &["rebound.toml", "1", "relya", "relay"]),
+        (
+            "wrong type",
+            "[queue]\nattempts_max_concurrent = \"many\"\n",
+            &["rebound.toml", "2", "attempts_max_concurrent", "whole number"],
+        ),
+        (
+            "negative number",
+            "[submission]\nrecipients_max = -1\n",
+            &["rebound.toml", "2", "recipients_max", "whole number"],
+        ),
+        (
+            "bad time",
+            "[queue]\nlifetime = \"5 days\"\n",
+            &["rebound.toml", "2", "lifetime", "5 days"],
+        ),
+        (
+            "bad choice",
+            "[relay]\ntls = \"maybe\"\n",
+            &["rebound.toml", "2", "tls", "required", "opportunistic"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_value_that_cannot_be_is_named_with_what_is_wanted() {
+    assert_named(&[
+        (
+            "bad address",
+            "[submission]\nlisten = [\"localhost\"]\n",
+            &["rebound.toml", "2", "listen", "127.0.0.1:2525"],
+        ),
+        (
+            "bad network",
+            "[submission]\ntrusted_networks = [\"10.0.0.0/64\"]\n",
+            &["rebound.toml", "2", "trusted_networks", "10.0.0.0/64"],
+        ),
+        (
+            "bad bounce address",
+            "[inbound]\naddresses = [\"not an address\"]\n",
+            &["rebound.toml", "2", "addresses"],
+        ),
+        (
+            "bad domain",
+            "[return_path]\ndomain = \"bounces..example\"\n",
+            &["rebound.toml", "2", "domain"],
+        ),
+        (
+            "account without a hash",
+            "[[account]]\nname = \"shop\"\npassword_hash = \"plain text\"\n",
+            &["rebound.toml", "password_hash"],
+        ),
+        (
+            "missing file",
+            "[relay]\nhost = \"h.test\"\npassword_file = \"/nonexistent/password\"\nusername = \"u\"\n",
+            &["password_file", "/nonexistent/password"],
+        ),
+        (
+            "missing rules",
+            "[bounces]\nalias_rules_file = \"/no/such/file\"\n",
+            &["rebound.toml", "2", "bounces.alias_rules_file", "cannot read /no/such/file"],
+        ),
+    ]);
 }
 
 #[test]
