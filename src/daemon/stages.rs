@@ -267,14 +267,30 @@ impl Parts {
         http::run(listeners, state, limits, self.stop.requested())
     }
 
-    /// Shows how the store is doing in the metrics; ends when a thread of the store has died, so
-    /// that the daemon does, too, and is started again.
+    /// Shows how the store is doing in the metrics, and says when the disk has become too full to
+    /// take mail; ends when a thread of the store has died, so that the daemon does, too, and is
+    /// started again.
     fn watch_store(&self) -> impl Future + Send + use<> {
         let (store, metrics, stop) = (self.store.clone(), self.metrics.clone(), self.stop.clone());
+        let data_dir = self.settings.data_dir.clone();
         async move {
+            let mut was_full = false;
             loop {
                 let stats = store.stats();
-                metrics.store_gauges(stats.queue_len, stats.disk_free_bytes);
+                let free_bytes = stats.disk_free_bytes;
+                metrics.store_gauges(stats.queue_len, free_bytes);
+                let is_full = matches!(store.can_accept(0), Err(store::StoreError::DiskFull));
+                let data_dir = data_dir.display();
+                match (was_full, is_full) {
+                    (false, true) => {
+                        tracing::error!(%data_dir, free_bytes, "the disk is nearly full: no mail is taken");
+                    }
+                    (true, false) => {
+                        tracing::info!(%data_dir, free_bytes, "the disk has room again: mail is taken");
+                    }
+                    _ => {}
+                }
+                was_full = is_full;
                 if stats.health == store::Health::Dead {
                     return;
                 }
