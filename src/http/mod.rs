@@ -140,9 +140,12 @@ mod tests {
 
         /// Returns once a request waits for the store to change.
         async fn wait_for_waiter(&self) {
-            while self.store.watchers() == 0 {
-                tokio::task::yield_now().await;
-            }
+            let watched = async {
+                while self.store.watchers() == 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), watched).await.unwrap();
         }
 
         async fn stop(self) {

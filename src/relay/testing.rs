@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -66,12 +66,22 @@ impl Scripted {
     }
 }
 
+/// An address where every connection is refused. The port is bound and nobody listens, so that as
+/// long as the socket is held no other test can come to listen there.
+pub(crate) fn refusing() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
 /// Settings that lead to `address`, without TLS and waits.
 pub(crate) fn settings(address: SocketAddr) -> config::Relay {
     let mut settings = config::defaults().relay;
     settings.host = address.to_string();
     settings.tls = RelayTls::None;
-    settings.connection_idle_secs = 5;
+    // Longer than a busy machine lets a test stand still between two mails.
+    settings.connection_idle_secs = 60;
     settings.connect_timeout_secs = 5;
     settings.command_timeout_secs = 5;
     settings.data_block_timeout_secs = 5;

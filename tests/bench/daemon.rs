@@ -60,7 +60,7 @@ impl Daemon {
         let deadline = Instant::now() + Duration::from_secs(120);
         while get(self.http, "/health").is_none_or(|(status, _)| status != 200) {
             assert!(Instant::now() < deadline, "the daemon does not start: {}", self.log());
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 

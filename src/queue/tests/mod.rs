@@ -19,7 +19,7 @@ use crate::mail::{
 };
 use crate::metrics::Metrics;
 use crate::relay::Relay;
-use crate::relay::testing::{Scripted, settings as relay_settings};
+use crate::relay::testing::{Scripted, refusing, settings as relay_settings};
 use crate::secret::{self, KeyRing};
 use crate::store::record::{
     Attempt, Batch, Bounce, BounceId, CapturedBy, Confidence, Decision, Match, MatchMethod, Origin,
@@ -309,9 +309,7 @@ fn live(queue_id: QueueId, reverse_path: ReversePath) -> crate::store::LiveMessa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_smarthost_that_is_down_costs_an_attempt_and_no_mail() {
-    let gone = Scripted::start(&[]).await;
-    let address = gone.address;
-    gone.bodies().await;
+    let (_held, address) = refusing();
     let mut bench = Bench::new(None, |settings| settings.relay = relay_settings(address));
     let queue_id = bench.submit(|_| {}, &["a@example.net"]).await;
     bench.run_due().await;
@@ -371,9 +369,7 @@ async fn no_notice_is_written_where_none_may_be() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_mail_is_told_of_once_for_each_age() {
-    let gone = Scripted::start(&[]).await;
-    let address = gone.address;
-    gone.bodies().await;
+    let (_held, address) = refusing();
     let mut bench = Bench::new(None, |settings| settings.relay = relay_settings(address));
     let queue_id = bench.submit(|_| {}, &["a@example.net"]).await;
     let notices = |bench: &Bench| bench.context.store.live(queue_id).unwrap().delay_notices;
@@ -572,6 +568,6 @@ async fn until(is_so: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(tokio::time::Instant::now() < deadline, "it did not happen");
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
