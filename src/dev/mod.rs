@@ -96,7 +96,7 @@ pub fn hints(settings: &Settings) -> String {
          Try, in a second terminal:\n\
          \n  rebound send-test --to 550-5.1.1@{domain} --to dsn-5.2.2-after-2s@{domain} \
          --to ok@{domain} --wait\n\
-         \n  curl http://{http}/v1/bounces/MESSAGE-ID\n\
+         \n  curl http://{http}/v1/bounces/MESSAGE-ID     (without its < and >)\n\
          \n  swaks --server {smtp} --from app@example.com --to dsn-5.2.2-after-2s@{domain}\n\
          \n\
          Other addresses: 452-4.2.2@ 450-4.2.0-once@ 554-5.7.1-at-data@ 554-5.7.1-at-end@\n  \
