@@ -1,7 +1,7 @@
 //! The door: stamps a mail and takes it over.
 //!
 //! It knows no SMTP: whatever brings a mail offers it here, so that limits and durability are in
-//! one place. Today that is the session of `submission/session.rs`.
+//! one place. Today that is the session of `submission/session/`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
