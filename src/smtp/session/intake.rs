@@ -245,8 +245,9 @@ impl Intake {
 
     fn judge(&mut self, options: &SessionOptions) {
         self.bytes = self.bytes.saturating_add(count(self.chunk.len()));
-        if self.refusal.is_none() {
-            self.refusal = self.defect(options).map(Reply::from);
+        // What is worst about a mail is said of it, however its octets were cut on their way.
+        if let Some(defect) = self.defect(options) {
+            self.refusal = Some(defect.into());
         }
     }
 
