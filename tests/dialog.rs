@@ -81,6 +81,28 @@ fn dialogs_over_a_socket() {
     });
 }
 
+#[test]
+fn every_reply_of_the_protocol_is_said_in_a_dialog() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/smtp/reply.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    let replies: Vec<&str> = source
+        .split("Canned(\"")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('"').map(|(reply, _)| reply))
+        .collect();
+    assert!(replies.len() > 40, "the replies were not found");
+    let scripts = scripts();
+    let is_said = |reply: &&str| {
+        scripts.iter().flat_map(|script| &script.lines).any(|(_, line)| match line {
+            // A pattern that leaves the enhanced status open says too little.
+            Line::Expect(want) => want.find('*').is_none_or(|at| at > 9) && matches(reply, want),
+            _ => false,
+        })
+    };
+    let missing: Vec<&str> = replies.into_iter().filter(|reply| !is_said(reply)).collect();
+    assert!(missing.is_empty(), "no dialog has {missing:?}");
+}
+
 /// Runs all, so that one failure does not hide the next.
 fn run_all(scripts: &[Script], run: impl Fn(&Script, Pace)) {
     assert!(scripts.len() > 80, "only {} scripts were found", scripts.len());
