@@ -63,30 +63,6 @@ fn an_address_cannot_carry_a_command_or_a_field() {
 }
 
 #[test]
-fn only_crlf_dot_crlf_ends_a_mail() {
-    let sink = Sink::start();
-    let daemon = Daemon::start(Config::new().relay(sink.address));
-    for ending in ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r"] {
-        let mut client = Client::connect(daemon.smtp);
-        client.say("MAIL FROM:<anna@app.test>");
-        client.say("RCPT TO:<b@dest.test>");
-        client.say("DATA");
-        let smuggled = format!(
-            "Subject: outer\r\n\r\nx{ending}MAIL FROM:<evil@app.test>\r\nRCPT TO:<c@dest.test>\r\n\
-             DATA\r\nSubject: smuggled\r\n\r\ny\r\n.\r\n"
-        );
-        client.raw(smuggled.as_bytes()).unwrap();
-        let reply = client.reply().unwrap();
-        assert!(reply.starts_with("550 5.6.11"), "{ending:?}: {reply}");
-        let reply = client.say("NOOP");
-        assert!(reply.starts_with("250"), "{ending:?}: {reply}");
-    }
-    submit(daemon.smtp, APP, &["b@dest.test"], &mail("marker"));
-    sink.wait_for_text("Subject: marker");
-    assert_eq!(sink.mails().len(), 1, "nothing was smuggled");
-}
-
-#[test]
 fn what_the_app_must_not_send_out_is_removed_and_what_is_missing_is_added() {
     let sink = Sink::start();
     let daemon = Daemon::start(Config::new().relay(sink.address));

@@ -3,15 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lettre::address::Envelope;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::{SmtpTransport, Transport};
 use serde_json::Value;
 
 use crate::harness::daemon::{Config, Daemon, account_hash, scram_verifier};
+use crate::harness::postfix::{Hop, Postfix};
 use crate::harness::sink::{Mail, Sink};
-use crate::harness::smtp::submit;
+use crate::harness::smtp::{Client, submit};
 use crate::harness::{SOON, TempDir, certificate, http, program, run, wait_for};
 
 const APP: &str = "anna@app.test";
 const TO: &str = "b@dest.test";
+/// An address for which our Postfix is not the last stop.
+const TO_ELSEWHERE: &str = "b@elsewhere.test";
 const PASSWORD: &str = "correct horse";
 
 /// A sink, a daemon with a certificate and the accounts `shop` and `till`, and the certificate.
@@ -64,9 +71,13 @@ impl Place {
 
     /// The mail arrived as it was sent, below what was added, and belongs to the account.
     fn assert_arrived(&self, subject: &str, sent: &[u8], account: &str) {
+        self.assert_arrived_for(TO, subject, sent, account);
+    }
+
+    fn assert_arrived_for(&self, to: &str, subject: &str, sent: &[u8], account: &str) {
         let arrived = self.sink.wait_for_text(&format!("Subject: {subject}\r\n"));
         assert_same_below_added(&arrived, sent);
-        assert_eq!(arrived.to, [TO]);
+        assert_eq!(arrived.to, [to]);
         let path = format!("/v1/bounces/{}", http::encode(&format!("<{subject}@app.test>")));
         let (status, answer) = self.daemon.get(&path);
         assert_eq!(status, 200, "{answer}");
@@ -198,6 +209,120 @@ fn gnu_sasl_proves_its_password_by_scram_and_checks_ours() {
 }
 
 #[test]
+fn lettre_submits() {
+    let place = Place::new();
+    let transport = |tls: Tls| {
+        SmtpTransport::builder_dangerous("localhost").port(place.daemon.smtp.port()).tls(tls)
+    };
+    let send = |transport: &SmtpTransport, subject: &str, account: &str| {
+        let (_, mail) = place.mail(subject);
+        let (from, to) = (APP.parse().unwrap(), vec![TO.parse().unwrap()]);
+        let envelope = Envelope::new(Some(from), to).unwrap();
+        // It ends the data with a CRLF of its own.
+        let data = mail.strip_suffix(b"\r\n").unwrap();
+        let reply = transport.send_raw(&envelope, data).unwrap();
+        assert!(reply.is_positive(), "{reply:?}");
+        place.assert_arrived(subject, &mail, account);
+    };
+    send(&transport(Tls::None).build(), "lettre-plain", "default");
+    let root = Certificate::from_pem(&std::fs::read(&place.cert).unwrap()).unwrap();
+    let tls = TlsParameters::builder("localhost".to_owned()).add_root_certificate(root);
+    let secure = transport(Tls::Required(tls.build_rustls().unwrap()))
+        .credentials(Credentials::new("shop".to_owned(), PASSWORD.to_owned()));
+    for (subject, mechanism) in
+        [("lettre-plain-auth", Mechanism::Plain), ("lettre-login-auth", Mechanism::Login)]
+    {
+        let secure = secure.clone().authentication(vec![mechanism]).build();
+        send(&secure, subject, "shop");
+    }
+}
+
+#[test]
+fn phpmailer_submits() {
+    let place = Place::new();
+    let library = Path::new("/usr/share/php/libphp-phpmailer");
+    assert!(library.exists(), "PHPMailer is missing: apt-get install libphp-phpmailer");
+    let php = |subject: &str, secure: &[&str]| {
+        let sent = place.dir.path().join(subject);
+        run(Command::new(program("php", "php-cli"))
+            .arg(script("phpmailer_send.php"))
+            .args([&place.port(), APP, TO, subject])
+            .arg(&sent)
+            .args(secure));
+        std::fs::read(sent).unwrap()
+    };
+    let mail = php("phpmailer-plain", &[]);
+    place.assert_arrived("phpmailer-plain", &mail, "default");
+    let mail = php("phpmailer-auth", &[place.cert(), "shop", PASSWORD]);
+    place.assert_arrived("phpmailer-auth", &mail, "shop");
+}
+
+#[test]
+fn postfix_relays_into_us() {
+    let place = Place::new();
+    let (_, mail) = place.mail("postfix-auth");
+    let hop = Hop {
+        name: format!("[localhost]:{}", place.port()),
+        ca_file: place.cert.clone(),
+        username: "shop",
+        password: PASSWORD,
+    };
+    let postfix = Postfix::start_with_relayhost(&hop);
+    let mut client = Client::connect(postfix.address);
+    let reply = client.send(APP, &[TO_ELSEWHERE], &mail).unwrap();
+    assert!(reply.starts_with("250"), "{reply}");
+    place.assert_arrived_for(TO_ELSEWHERE, "postfix-auth", &mail, "shop");
+    wait_for("Postfix has verified us", SOON, || {
+        let log = postfix.log();
+        let verified = log.contains("Verified TLS connection established to localhost");
+        (verified && log.contains("status=sent (250 2.0.0 Ok: queued as ")).then_some(())
+    });
+}
+
+#[test]
+fn exim_relays_into_us() {
+    let place = Place::new();
+    let (_, mail) = place.mail("exim-auth");
+    let base = place.dir.path();
+    let exim = exim();
+    for name in ["spool", "log"] {
+        std::fs::create_dir(base.join(name)).unwrap();
+        run(Command::new(program("chown", "coreutils")).arg(EXIM_USER).arg(base.join(name)));
+    }
+    let conf = EXIM_CONF
+        .replace("{base}", &base.display().to_string())
+        .replace("{exim}", &exim.display().to_string())
+        .replace("{port}", &place.port())
+        .replace("{cert}", place.cert())
+        .replace("{password}", PASSWORD);
+    let conf = place.dir.file("exim.conf", conf);
+    let path = place.dir.file("exim-mail", &mail);
+    let output = run(Command::new(&exim)
+        .arg("-C")
+        .arg(conf)
+        .args(["-odf", "-oi", "-f", APP, TO])
+        .stdin(std::fs::File::open(path).unwrap()));
+    let log = std::fs::read_to_string(base.join("log/mainlog")).unwrap_or_default();
+    let sent = log.lines().find(|line| line.contains(" => b@dest.test "));
+    let sent = sent.unwrap_or_else(|| panic!("{log}\n{output:?}"));
+    for word in ["X=TLS1.3:", "CV=yes", "A=plain", "C=\"250 2.0.0 Ok: queued as "] {
+        assert!(sent.contains(word), "{word}: {sent}");
+    }
+    place.assert_arrived("exim-auth", &mail, "shop");
+}
+
+/// Its package and Postfix's exclude each other, so it is unpacked and not installed.
+fn exim() -> PathBuf {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/ci-exim/usr/sbin/exim4");
+    if unpacked.exists() {
+        return unpacked;
+    }
+    let installed = PathBuf::from("/usr/sbin/exim4");
+    assert!(installed.exists(), "exim4 is missing: bash .ci/run unpacks it");
+    installed
+}
+
+#[test]
 fn an_attachment_of_10_mb_arrives_octet_for_octet() {
     let place = Place::new();
     let mut mail = "Message-ID: <big@app.test>\r\nDate: Mon, 23 Nov 2026 15:00:00 +0000\r\n\
@@ -268,6 +393,37 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers").join(name)
 }
 
+/// The user as which Debian's Exim runs.
+const EXIM_USER: &str = "Debian-exim";
+const EXIM_CONF: &str = "\
+primary_hostname = exim.test
+exim_path = {exim}
+spool_directory = {base}/spool
+log_file_path = {base}/log/%slog
+keep_environment =
+never_users =
+begin routers
+smarthost:
+  driver = manualroute
+  transport = out
+  route_list = * localhost byname
+  self = send
+begin transports
+out:
+  driver = smtp
+  port = {port}
+  hosts_require_tls = *
+  hosts_require_auth = *
+  tls_verify_certificates = {cert}
+  tls_verify_hosts = *
+begin retry
+* * F,1m,1s
+begin authenticators
+plain:
+  driver = plaintext
+  public_name = PLAIN
+  client_send = ^shop^{password}
+";
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 #[test]

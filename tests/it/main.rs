@@ -19,6 +19,8 @@ mod dsn;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod net;
 #[cfg(test)]
 mod postfix;
@@ -26,3 +28,5 @@ mod postfix;
 mod queue;
 #[cfg(test)]
 mod reports;
+#[cfg(test)]
+mod scanners;

@@ -24,7 +24,34 @@ pub(crate) struct Postfix {
     _full: Sink,
 }
 
+/// Where a Postfix sends what it does not deliver itself.
+pub(crate) struct Hop {
+    /// As `relayhost` has it.
+    pub(crate) name: String,
+    /// What its certificate is verified with.
+    pub(crate) ca_file: PathBuf,
+    pub(crate) username: &'static str,
+    pub(crate) password: &'static str,
+}
+
 impl Postfix {
+    /// Starts one that relays by TLS and AUTH PLAIN or not at all.
+    pub(crate) fn start_with_relayhost(hop: &Hop) -> Self {
+        // Nothing listens where its reports would go.
+        let mut postfix = Self::prepare(([127, 0, 0, 1], free_port()).into());
+        let Hop { name, ca_file, username, password } = hop;
+        postfix.dir.file("conf/passwords", format!("{name} {username}:{password}\n"));
+        let main = postfix.dir.path().join("conf/main.cf");
+        let relayhost = RELAYHOST_CF
+            .replace("{name}", name)
+            .replace("{base}", &postfix.dir.path().display().to_string())
+            .replace("{ca}", &ca_file.display().to_string());
+        let text = fs::read_to_string(&main).unwrap() + &relayhost;
+        fs::write(&main, text).unwrap();
+        postfix.up();
+        postfix
+    }
+
     /// Starts one whose reports go to `inbound`.
     pub(crate) fn start(inbound: SocketAddr) -> Self {
         let mut postfix = Self::prepare(inbound);
@@ -206,6 +233,18 @@ maximal_backoff_time = 5s
 queue_run_delay = 1s
 message_size_limit = 52428800
 virtual_mailbox_limit = 0
+";
+
+const RELAYHOST_CF: &str = "\
+relayhost = {name}
+smtp_sasl_auth_enable = yes
+smtp_sasl_password_maps = texthash:{base}/conf/passwords
+smtp_sasl_security_options = noanonymous
+smtp_sasl_mechanism_filter = plain
+smtp_tls_security_level = verify
+smtp_tls_verify_cert_match = hostname
+smtp_tls_CAfile = {ca}
+smtp_tls_loglevel = 1
 ";
 
 const MASTER_CF: &str = "\

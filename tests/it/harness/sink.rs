@@ -16,13 +16,16 @@ pub(crate) struct Mail {
     pub(crate) from: String,
     pub(crate) to: Vec<String>,
     pub(crate) octets: Vec<u8>,
+    /// What came in after DATA: its octets with stuffed dots and the end.
+    pub(crate) wire: Vec<u8>,
     /// Pieces that it came in by BDAT; none by DATA.
     pub(crate) chunks: u32,
 }
 
 impl Mail {
+    /// One that begins with MAIL.
     fn new(from: String) -> Self {
-        Self { from, to: Vec::new(), octets: Vec::new(), chunks: 0 }
+        Self { from, to: Vec::new(), octets: Vec::new(), wire: Vec::new(), chunks: 0 }
     }
 }
 
@@ -181,7 +184,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
                 Answer::Reply(text) => reply(stream, text)?,
                 Answer::Accept | Answer::AcceptAs(_) => {
                     reply(stream, "354 Go ahead")?;
-                    mail.octets = read_data(&mut reader)?;
+                    read_data(&mut reader, &mut mail)?;
                     if !shared.end(stream, &mail)? {
                         return stream.shutdown(Shutdown::Both);
                     }
@@ -248,17 +251,18 @@ impl Shared {
     }
 }
 
-fn read_data(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
-    let mut octets = Vec::new();
+/// Reads to what may be taken for the end: a lone dot that any LF stands before.
+fn read_data(reader: &mut impl BufRead, mail: &mut Mail) -> std::io::Result<()> {
     loop {
         let mut line = Vec::new();
         if reader.read_until(b'\n', &mut line)? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
+        mail.wire.extend_from_slice(&line);
         if line == b".\r\n" {
-            return Ok(octets);
+            return Ok(());
         }
-        octets.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
+        mail.octets.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
     }
 }
 

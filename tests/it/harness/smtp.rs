@@ -1,6 +1,6 @@
 //! An SMTP client that says exactly what it is told, so that it can also say what is wrong.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::SOON;
@@ -62,6 +62,11 @@ impl Client {
             }
             text.push('\n');
         }
+    }
+
+    /// Everything that the server says until it closes.
+    pub(crate) fn read_to_end(&mut self, said: &mut Vec<u8>) -> std::io::Result<usize> {
+        self.stream.read_to_end(said)
     }
 
     /// Sends one mail whole; the reply to its end, or to what was refused before.
