@@ -1,8 +1,9 @@
-//! Measures the daemon: `cargo bench` for all of it, `cargo bench -- accept relay lookup parse`
-//! for some, `--long` for the long runs.
+//! Measures the daemon: `cargo bench` for all of it, `cargo bench -- accept relay lookup parse
+//! protocol idle` for some, `--long` for the long runs.
 //!
 //! Nothing here fails for being slow. Each figure stands beside a baseline that is measured in
-//! the same run: the disk's own sync rate, a bare sink, mail-parser.
+//! the same run: the disk's own sync rate, a bare sink, mail-parser, Postfix's smtp-sink; or, for
+//! memory, beside what we aim at.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,13 +19,18 @@
 
 mod accept;
 mod daemon;
+mod idle;
 mod lookup;
 mod parse;
+mod protocol;
 mod relay;
 mod smtp;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if arguments.iter().any(|argument| argument == protocol::SERVE) {
+        return protocol::serve_sink();
+    }
     let long = arguments.iter().any(|argument| argument == "--long");
     let wanted = |name: &str| {
         let mut named = arguments.iter().filter(|argument| !argument.starts_with("--")).peekable();
@@ -42,6 +48,12 @@ fn main() {
     }
     if wanted("parse") {
         parse::run(long);
+    }
+    if wanted("protocol") {
+        runtime.block_on(protocol::run(long));
+    }
+    if wanted("idle") {
+        runtime.block_on(idle::run());
     }
 }
 

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rebound::config::Certificate;
+
 /// A daemon that runs until it is dropped.
 pub(crate) struct Daemon {
     dir: PathBuf,
     pub(crate) smtp: u16,
+    /// The same with TLS from the first octet, where there is a certificate.
+    pub(crate) smtps: u16,
     pub(crate) http: u16,
     child: Child,
 }
@@ -30,13 +34,31 @@ pub(crate) fn new_dir(name: &str) -> PathBuf {
 impl Daemon {
     /// Starts a daemon that relays to that port of this machine, or holds its mail.
     pub(crate) fn start(dir: &Path, relay: Option<u16>) -> Self {
-        let [smtp, inbound, http] = [free_port(), free_port(), free_port()];
         let host = relay.map_or(String::new(), |port| format!("127.0.0.1:{port}"));
+        Self::start_with(dir, &host, None)
+    }
+
+    /// Starts a daemon that holds its mail and has this certificate.
+    pub(crate) fn start_with_tls(dir: &Path, certificate: &Certificate) -> Self {
+        Self::start_with(dir, "", Some(certificate))
+    }
+
+    fn start_with(dir: &Path, host: &str, certificate: Option<&Certificate>) -> Self {
+        let [smtp, smtps, inbound, http] = [free_port(), free_port(), free_port(), free_port()];
+        let (tls_listen, tls) = certificate.map_or_else(Default::default, |pair| {
+            let (cert, key) = (pair.cert_file.display(), pair.key_file.display());
+            (
+                format!("tls_listen = [\"127.0.0.1:{smtps}\"]\n"),
+                format!(
+                    "[tls]\ncertificates = [{{ cert_file = \"{cert}\", key_file = \"{key}\" }}]\n"
+                ),
+            )
+        });
         let config = dir.join("rebound.toml");
         let text = format!(
             "hostname = \"bench.example\"\ndata_dir = \"{}\"\n\
-             [submission]\nlisten = [\"127.0.0.1:{smtp}\"]\nconnections_per_address_max = 1000\n\
-             [relay]\nhost = \"{host}\"\ntls = \"none\"\nconnections_max = 50\n\
+             [submission]\nlisten = [\"127.0.0.1:{smtp}\"]\nconnections_per_address_max = 6000\n{tls_listen}\
+             {tls}[relay]\nhost = \"{host}\"\ntls = \"none\"\nconnections_max = 50\n\
              [queue]\nretry_after = [\"1s\"]\n\
              [return_path]\ndomain = \"bounces.bench.example\"\n\
              [inbound]\nlisten = [\"127.0.0.1:{inbound}\"]\nconnections_per_address_max = 1000\n\
@@ -51,7 +73,7 @@ impl Daemon {
             .stderr(Stdio::from(log))
             .spawn()
             .unwrap();
-        let daemon = Self { dir: dir.to_owned(), smtp, http, child };
+        let daemon = Self { dir: dir.to_owned(), smtp, smtps, http, child };
         daemon.wait_until_ready();
         daemon
     }
@@ -62,6 +84,12 @@ impl Daemon {
             assert!(Instant::now() < deadline, "the daemon does not start: {}", self.log());
             std::thread::park_timeout(Duration::from_millis(5));
         }
+    }
+
+    /// Octets of memory that it holds now.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * PAGE_BYTES
     }
 
     fn log(&self) -> String {
@@ -82,6 +110,9 @@ impl Drop for Daemon {
         drop(self.child.wait());
     }
 }
+
+/// What /proc counts in.
+const PAGE_BYTES: u64 = 4096;
 
 /// One GET on a connection of its own: status and body.
 fn get(port: u16, path: &str) -> Option<(u16, String)> {

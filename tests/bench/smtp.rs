@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -37,6 +37,12 @@ impl Client {
         self.stream.get_mut().write_all(b"\r\n.\r\n").await?;
         let reply = self.reply().await?;
         if reply.starts_with("250") { Ok(reply) } else { Err(io::Error::other(reply)) }
+    }
+
+    /// Says QUIT and waits for the server to close.
+    pub(crate) async fn quit(mut self) -> io::Result<()> {
+        self.command("QUIT\r\n").await?;
+        self.stream.read_to_end(&mut Vec::new()).await.map(drop)
     }
 
     async fn command(&mut self, line: &str) -> io::Result<String> {
