@@ -6,4 +6,9 @@ pub mod bounce;
 #[path = "../../../src/mail/mod.rs"]
 pub mod mail;
 
+#[allow(dead_code, reason = "what only the driver of the connection uses")]
+pub mod smtp;
+
+pub mod pieces;
+pub mod relay;
 pub mod standing;
