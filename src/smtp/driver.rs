@@ -215,7 +215,9 @@ async fn ask<S: Service>(service: &mut S, session: &mut Session, question: Quest
             return session.introduced(peer, auth);
         }
         Question::End => {
-            let replies = service.end().await;
+            // In a box: it is what a service does most for, and idle connections need no room
+            // for it.
+            let replies = Box::pin(service.end()).await;
             return session.ended(replies);
         }
         Question::Authenticate(credentials) => {

@@ -1,6 +1,8 @@
 //! The listeners that apps connect to.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use crate::config::Settings;
 use crate::net::listener::{self, Gate};
 use crate::net::shutdown::{Drained, Shutdown};
 use crate::net::tls::ServerTls;
-use crate::smtp::{Peer, Secured, SessionEnd, Upgrade, serve};
+use crate::smtp::{Peer, Secured, SessionEnd, SessionOptions, Upgrade, serve};
 
 /// Where apps connect to.
 #[derive(Debug, Default)]
@@ -89,19 +91,18 @@ async fn connection(
     let mut session = Session::new(settings, door, guards, peer.clone());
     let options = Arc::new(session.options());
     let (stop, certificates) = (shutdown.requested(), tls.clone());
-    let end = match (security, tls) {
+    // Each in a box of its own size, so that none takes up what only the other needs.
+    let served: Pin<Box<dyn Future<Output = SessionEnd> + Send + '_>> = match (security, tls) {
         (Security::StartTls, tls) => {
             let upgrade = tls.map(upgrade);
-            serve(stream, peer.clone(), None, options, upgrade, &mut session, stop).await
+            Box::pin(serve(stream, peer.clone(), None, options, upgrade, &mut session, stop))
         }
-        (Security::Implicit, Some(tls)) => match tls.accept(stream).await {
-            Ok((stream, tls)) => {
-                serve(stream, peer.clone(), Some(tls), options, None, &mut session, stop).await
-            }
-            Err(error) => SessionEnd::TlsFailed(error),
-        },
+        (Security::Implicit, Some(tls)) => {
+            Box::pin(implicit(tls, stream, peer.clone(), options, &mut session, stop))
+        }
         (Security::Implicit, None) => return,
     };
+    let end = served.await;
     if let SessionEnd::TlsFailed(error) = &end {
         metrics.tls_failed(SERVER);
         if let Some(certificates) = certificates {
@@ -110,6 +111,23 @@ async fn connection(
     }
     drop(open);
     tracing::debug!(server = SERVER, %peer, ?end, "a connection has ended");
+}
+
+/// A connection that is TLS from its first octet.
+async fn implicit(
+    tls: Arc<ServerTls>,
+    stream: TcpStream,
+    peer: Peer,
+    options: Arc<SessionOptions>,
+    session: &mut Session,
+    stop: impl Future<Output = ()> + Send,
+) -> SessionEnd {
+    match tls.accept(stream).await {
+        Ok((stream, tls)) => {
+            serve(Box::new(stream), peer, Some(tls), options, None, session, stop).await
+        }
+        Err(error) => SessionEnd::TlsFailed(error),
+    }
 }
 
 fn upgrade(tls: Arc<ServerTls>) -> Upgrade<TcpStream> {
