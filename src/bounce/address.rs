@@ -78,7 +78,7 @@ pub(super) fn scan(line: &str) -> Vec<Found<'_>> {
                     before.get(last..).and_then(|t| t.chars().next()).map_or(1, char::len_utf8);
                 before.get(last.saturating_add(width)..).unwrap_or_default()
             });
-            tail.trim_start_matches(['\'', '*', '-', '=', '.', '/', '#', '|']).len()
+            tail.trim_start_matches(['\'', '`', '*', '-', '=', '.', '/', '#', '|']).len()
         };
         let after = line.get(at.saturating_add(1)..).unwrap_or_default();
         let is_domain = |c: char| c.is_alphanumeric() || "-._".contains(c);

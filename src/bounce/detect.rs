@@ -138,6 +138,10 @@ fn notice(mail: &Mail<'_>, evidence: &Evidence, depth: usize, facts: &mut Facts)
     }
     let (split, notice) = own_text(mail, evidence);
     let embedded = original::embedded(mail);
+    if evidence.is_sent_on(embedded.as_ref().or(split.original.as_ref())) {
+        facts.because("verdict", "detect.report-sent-on");
+        return false;
+    }
     let returns_mail = split.returns_mail || embedded.is_some();
     let Some(rule) = evidence.decide(&notice, returns_mail) else { return false };
     facts.because("verdict", rule);
@@ -149,11 +153,14 @@ fn notice(mail: &Mail<'_>, evidence: &Evidence, depth: usize, facts: &mut Facts)
     printed_original(facts, &split);
     let fields = printed_fields(&split.own);
     let is_delay = evidence.is_delay(&notice);
+    let is_success = evidence.is_success(&notice);
     facts.report = fields.map(|dsn| dsn.report).unwrap_or_default();
     if facts.report.recipients.is_empty() {
         facts.report.recipients = recipients(mail, &split, notice);
         for recipient in &mut facts.report.recipients {
-            if is_delay {
+            if is_success {
+                recipient.action = Action::Delivered;
+            } else if is_delay {
                 recipient.action = Action::Delayed;
             }
         }

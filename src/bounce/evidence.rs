@@ -1,6 +1,7 @@
 //! What speaks for a mail being a report, and against it, besides what it says.
 
 use super::address;
+use super::facts::Original;
 use super::freeform::Notice;
 use super::mime::Mail;
 use super::notice::{Group, Words};
@@ -26,6 +27,8 @@ pub(super) struct Evidence {
     is_list: bool,
     /// It says by its type that it is a report about a delivery.
     is_report: bool,
+    /// A person's program wrote it, or it answers another mail.
+    is_person: bool,
     /// It is a notification of Amazon SNS.
     pub(super) is_sns: bool,
     /// The software of a mailing list is named in `From`.
@@ -67,6 +70,9 @@ impl Evidence {
                 || headers.has("list-id")
                 || headers.has("list-post"),
             is_report: mail.report_type == "delivery-status",
+            is_person: headers.has("user-agent")
+                || headers.has("in-reply-to")
+                || subject.trim_end().ends_with('?'),
             is_sns: from.contains("sns.amazonaws.com") || headers.has("x-amz-sns-message-id"),
             from_list_software: ["-admin@", "-owner@", "-request@", "-bounces@"]
                 .iter()
@@ -74,6 +80,14 @@ impl Evidence {
             is_product: PRODUCTS.iter().any(|name| from.contains(name)),
             own,
         }
+    }
+
+    /// Whether a person sent it on: what it returns is itself a report.
+    pub(super) fn is_sent_on(&self, original: Option<&Original>) -> bool {
+        let from = original
+            .and_then(|original| original.headers.iter().find(|(name, _)| name == "from"))
+            .and_then(|(_, values)| values.first());
+        !self.has_sender() && from.is_some_and(|from| is_daemon(&from.to_lowercase()))
     }
 
     /// Whether it is worth reading the text.
@@ -108,30 +122,72 @@ impl Evidence {
                 .then_some("notice.answer-by-form");
         }
         let has_form = has_subject || returns_mail || notice.is_structured;
-        if self.from_office && !self.null_path && (!has_form || self.is_answer) {
-            // A postmaster is a person, too, and answers mail.
+        // Who only writes about failures neither returns a mail nor quotes a reply.
+        let proves = returns_mail || notice.has_code;
+        if self.is_something_else(notice, proves, has_form) {
             return None;
         }
-        if self.from_daemon && (says_so || (has_subject && (names_one || returns_mail))) {
+        let tells = says_so && (names_one || proves || has_subject);
+        if self.from_daemon && (tells || (has_subject && (names_one || returns_mail))) {
             let is_other =
                 words.has(Group::Autoreply) && !names_one && !returns_mail && !has_subject;
             return (!is_other).then_some("notice.from-daemon");
         }
-        if self.null_path && says_so && has_form {
-            let is_other = words.has(Group::Autoreply) || self.is_autoreply;
-            let is_report = returns_mail || (has_subject && !self.is_autoreply) || !is_other;
+        if self.is_form(notice, returns_mail) {
+            return Some("notice.by-form");
+        }
+        if self.null_path && says_so && has_form && (names_one || proves) {
+            // Who is away may return the mail, too, but quotes no reply to it.
+            let is_other = words.has(Group::Autoreply);
+            let is_report = !is_other || has_subject || (returns_mail && notice.has_code);
             return is_report.then_some("notice.null-return-path");
         }
-        if self.is_list && !returns_mail {
+        if (self.is_list && !returns_mail) || self.is_person || notice.summary.contains('?') {
             return None;
         }
-        let is_thing = words.has(Group::Things);
         let is_named = notice.is_structured || (self.from_list_software && names_one);
+        let is_thing = words.has(Group::Things);
         if has_subject && says_so && is_named && !is_thing && !words.has(Group::Autoreply) {
             return Some("notice.subject-and-text");
         }
         (has_subject && returns_mail && says_so && !is_thing)
             .then_some("notice.subject-and-returned-mail")
+    }
+
+    /// Whether a notice that no delivery agent wrote under its own name is an answer, a challenge
+    /// or a message about parcels; `proves` says that it returns a mail or quotes a reply.
+    fn is_something_else(&self, notice: &Notice, proves: bool, has_form: bool) -> bool {
+        if self.from_daemon && !self.from_office {
+            return false;
+        }
+        let words = notice.words;
+        let is_challenge = words.has(Group::Challenge) && !notice.has_code;
+        let is_thing = words.has(Group::Things) && !proves;
+        // A postmaster is a person, too, and answers mail.
+        let is_office_mail = self.from_office && !self.null_path;
+        let says_nothing = !proves && notice.recipients.is_empty();
+        let is_by_person = is_office_mail && (!has_form || says_nothing || self.is_answer);
+        self.is_autoreply || is_challenge || is_thing || is_by_person
+    }
+
+    /// Whether a notice without a failure tells by its subject of a success.
+    pub(super) fn is_success(&self, notice: &Notice) -> bool {
+        self.subject.has(Group::Success)
+            && !self.subject.has(Group::Delay)
+            && !notice.has_code
+            && !notice.words.has(Group::Final)
+    }
+
+    /// Whether sender, list of recipients and returned mail make a report of a notice, in
+    /// whatever language it is written.
+    fn is_form(&self, notice: &Notice, returns_mail: bool) -> bool {
+        let words = notice.words;
+        let is_other = self.is_autoreply || words.has(Group::Autoreply);
+        let is_machine = self.from_daemon && !self.from_office;
+        // Only a delivery agent writes under its own name and takes no answer.
+        let is_agent = is_machine && self.null_path && !words.has(Group::Things);
+        let has_sender = is_machine || (self.null_path && (self.from_daemon || notice.has_code));
+        notice.is_structured && !is_other && (is_agent || (returns_mail && has_sender))
     }
 
     /// Whether a notice has the form of a report although its sender does not.

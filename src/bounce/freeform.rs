@@ -6,7 +6,7 @@
 
 use super::address::{self, Found};
 use super::facts::{Action, Diagnostic, RecipientFacts};
-use super::notice::{Group, Words};
+use super::notice::{BOILERPLATE, Group, NAMING_WORDS, NOT_RECIPIENT_KEYS, RECIPIENT_KEYS, Words};
 use super::reason;
 use super::text::{head, strip_prefix_ignore_case};
 
@@ -19,6 +19,8 @@ pub(super) struct Notice {
     pub(super) rule: &'static str,
     /// Whether it lists its recipients rather than speaking of them.
     pub(super) is_structured: bool,
+    /// Whether it quotes a code or a status, of a recipient or by itself.
+    pub(super) has_code: bool,
     /// The groups of words in its own text.
     pub(super) words: Words,
     /// Its own text on one line, for want of a better reason.
@@ -50,6 +52,8 @@ struct Candidate {
 struct Reader<'a> {
     candidates: Vec<Candidate>,
     weak: Vec<String>,
+    /// Addresses of others that the text mentions and says nothing more of.
+    mentioned: Vec<String>,
     own: &'a [String],
     current: Option<usize>,
     blanks: usize,
@@ -57,6 +61,8 @@ struct Reader<'a> {
     in_rcpt: bool,
     indent: usize,
     opening: bool,
+    /// The recipients of a list that an opening line announced are being named.
+    listing: bool,
     reply: Option<String>,
     stated: String,
 }
@@ -76,6 +82,10 @@ pub(super) fn read(text: &str, own: &[String]) -> Notice {
         } else {
             line
         };
+        if line == "--" && !summary.is_empty() {
+            // A signature follows.
+            break;
+        }
         if line.trim_start().starts_with('>') && !line.trim_start().starts_with(">>>") {
             continue;
         }
@@ -121,12 +131,14 @@ impl Reader<'_> {
         {
             self.reason(trimmed);
         }
-        if self.candidates.len() > known {
+        let is_named = self.candidates.len() > known;
+        if is_named {
             self.indent = indent;
         }
         self.blanks = 0;
         self.opening =
             trimmed.ends_with(':') && Words::of(&trimmed.to_lowercase()).has(Group::Failure);
+        self.listing = self.opening || (self.listing && is_named);
     }
 
     /// Whether a line goes on with what the line above says of a recipient: it is indented
@@ -175,6 +187,11 @@ impl Reader<'_> {
         let sent = strip_any(line, &[">>>", "In:", "C:"]);
         if let Some(command) = sent {
             let command = command.trim_start();
+            let first = address::scan(command).into_iter().next();
+            if first.is_some_and(|first| self.begins_with(command, &first)) {
+                // No command begins with an address: some mark their recipients like this.
+                return self.leading(command);
+            }
             self.in_rcpt = strip_prefix_ignore_case(command, "rcpt").is_some();
             if strip_prefix_ignore_case(command, "mail").is_some() {
                 self.rcpts.clear();
@@ -225,6 +242,11 @@ impl Reader<'_> {
         let Some(at) = words.iter().find_map(|word| lower.find(word)) else { return false };
         let tail = line.get(at..).unwrap_or_default();
         let Some(found) = address::scan(tail).into_iter().next() else { return false };
+        if self.candidates.is_empty() && address::scan(line).len() == 1 {
+            // What it was expanded to is a program or a file.
+            self.add(found.text, Sureness::Place, "");
+            return true;
+        }
         let place = self.current.or_else(|| self.candidates.len().checked_sub(1));
         if let Some(candidate) = place.and_then(|place| self.candidates.get_mut(place)) {
             candidate.alias.get_or_insert_with(|| found.text.to_owned());
@@ -250,10 +272,15 @@ impl Reader<'_> {
     fn leading(&mut self, line: &str) -> bool {
         let found = address::scan(line);
         let Some(first) = found.first() else { return false };
-        if !self.begins_with(line, first) || is_service(first.text) {
+        let tail = line.get(first.end..).unwrap_or_default();
+        // `Ann Berg (a@b)` in a list of those who were not reached.
+        let is_listed = self.listing
+            && found.len() == 1
+            && line.get(..first.start).is_some_and(|before| before.ends_with(['<', '(', '[']))
+            && tail.trim_matches(['>', ')', ']', '.', ',', ';', ' ']).is_empty();
+        if !(is_listed || self.begins_with(line, first)) || is_service(first.text) {
             return false;
         }
-        let tail = line.get(first.end..).unwrap_or_default();
         let is_list = found.len() > 1
             && found.windows(2).all(|pair| {
                 let &[a, b] = pair else { return true };
@@ -271,7 +298,8 @@ impl Reader<'_> {
         if is_sentence(reason) && !Words::of(&reason.to_lowercase()).has(Group::Failure) {
             return false;
         }
-        self.add(first.text, Sureness::Place, reason.trim_start_matches('(').trim_end_matches(')'));
+        let inner = reason.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+        self.add(first.text, Sureness::Place, inner.unwrap_or(reason));
         true
     }
 
@@ -354,6 +382,13 @@ impl Reader<'_> {
         .iter()
         .any(|word| lower.contains(word));
         let names = NAMING_WORDS.iter().any(|word| lower.contains(word));
+        let key = lower.split_once(':').map(|(key, _)| key).unwrap_or_default();
+        let is_sender = NOT_RECIPIENT_KEYS.iter().any(|word| key.contains(word));
+        if !is_help && !is_sender && self.mentioned.len() < KNOWN_MAX {
+            let others = found.iter().filter(|found| self.is_foreign(found.text));
+            let others: Vec<String> = others.map(|found| found.text.to_owned()).collect();
+            self.mentioned.extend(others);
+        }
         if is_help || !(words.has(Group::Failure) || names) {
             return false;
         }
@@ -470,6 +505,9 @@ impl Reader<'_> {
                 candidate.reason = format!("{reply} {}", candidate.reason).trim_end().to_owned();
             }
         }
+        let has_code = self.reply.as_deref().is_some_and(has_code)
+            || has_code(&self.stated)
+            || self.candidates.iter().any(|candidate| has_code(&candidate.reason));
         let recipients = self.candidates.into_iter().map(Candidate::into_facts).collect();
         let rule = match best {
             Some(Sureness::Place) => "freeform.address-at-line-start",
@@ -478,10 +516,14 @@ impl Reader<'_> {
             Some(Sureness::Words) => "freeform.address-in-sentence",
             None => "freeform.nobody",
         };
+        self.mentioned.dedup();
+        if self.weak.is_empty() && self.mentioned.len() == 1 {
+            self.weak = self.mentioned;
+        }
         let stated = Some(self.stated.trim().to_owned()).filter(|stated| !stated.is_empty());
         let reply = self.reply.or(stated);
         let is_structured = best.is_some_and(|best| best >= Sureness::Transcript);
-        Notice { recipients, rule, is_structured, words, summary, reply, weak: self.weak }
+        Notice { recipients, rule, is_structured, has_code, words, summary, reply, weak: self.weak }
     }
 }
 
@@ -578,66 +620,6 @@ fn collapsed(text: &str) -> String {
     out
 }
 
-/// Words that stand in front of the recipient of a mail.
-const NAMING_WORDS: &[&str] = &[
-    "you sent mail to",
-    "message to",
-    "mail to",
-    "addressed to",
-    "was addressed",
-    "sent to",
-    "e-mail to",
-    "email to",
-];
-const RECIPIENT_KEYS: &[&str] = &[
-    "recipient",
-    "address",
-    "rcpt",
-    "failed",
-    "failure",
-    "unknown user",
-    "user",
-    "mailbox",
-    "undeliver",
-    "deliver",
-    "destin",
-    "empfänger",
-    "получател",
-    "error-for",
-    "error for",
-    "could not be",
-    "sent to",
-    "dest",
-];
-const NOT_RECIPIENT_KEYS: &[&str] = &[
-    "from",
-    "sender",
-    "reply",
-    "return",
-    "contact",
-    "postmaster",
-    "subject",
-    "message-id",
-    "message id",
-    "received",
-    "date",
-    "by",
-    "administrator",
-    "help",
-    "http",
-    "x-",
-    "original-env",
-];
-/// How lines begin that belong to every notice of a system.
-const BOILERPLATE: &[&str] = &[
-    "please ",
-    "if you ",
-    "for further ",
-    "for more ",
-    "for help",
-    "do not reply",
-    "additional information",
-];
 /// Octets of one line that are looked at.
 const LINE_BYTES_MAX: usize = 2000;
 /// Lines of a notice that are looked at.

@@ -7,16 +7,24 @@ pub(super) fn to_text(html: &str) -> String {
     let mut rest = html;
     // Behind the last `>` no tag ends, so that none need be looked for there.
     let untagged = html.rfind('>').map_or(html.len(), |last| html.len().saturating_sub(last));
+    let mut is_preformatted = false;
     while let Some(at) = rest.find(['<', '&', '\n', '\r']) {
         let (before, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
         text.push_str(before);
         rest = match tail.as_bytes().first() {
-            Some(b'<') if tail.len() > untagged => after_tag(tail, &mut text),
+            Some(b'<') if tail.len() > untagged => {
+                is_preformatted = preformatted(tail).unwrap_or(is_preformatted);
+                after_tag(tail, &mut text)
+            }
             Some(b'<') => {
                 text.push('<');
                 tail.get(1..).unwrap_or_default()
             }
             Some(b'&') => after_entity(tail, &mut text),
+            Some(b'\n') if is_preformatted => {
+                text.push('\n');
+                tail.get(1..).unwrap_or_default()
+            }
             // A line end in HTML is a space.
             _ => {
                 text.push(' ');
@@ -26,6 +34,12 @@ pub(super) fn to_text(html: &str) -> String {
     }
     text.push_str(rest);
     text
+}
+
+/// Whether a tag begins or ends a text whose lines stand as they are.
+fn preformatted(tag: &str) -> Option<bool> {
+    let starts = |name: &str| super::text::starts_with_ignore_case(tag.as_bytes(), name.as_bytes());
+    if starts("<pre>") || starts("<pre ") { Some(true) } else { starts("</pre>").then_some(false) }
 }
 
 /// Passes over a tag, or takes a `<` that begins none as it is.
@@ -177,6 +191,7 @@ mod tests {
             ("to &lt;a@b.c&gt; &amp; <d@e.f>", "to <a@b.c> & <d@e.f>"),
             ("a<!-- no -->b<style>p{}</style>c", "abc"),
             ("&#64;&#x41;&bogus;&", "@A&bogus;&"),
+            ("<pre>a\nb</pre>c\nd", "\na\nb\nc d"),
             ("unclosed <p", "unclosed <p"),
             ("a <script>never closed", "a "),
         ] {

@@ -15,6 +15,8 @@ pub(super) enum Group {
     Subject,
     /// It is tried again.
     Delay,
+    /// It was delivered.
+    Success,
     /// It is given up.
     Final,
     /// Something was not delivered.
@@ -23,8 +25,10 @@ pub(super) enum Group {
     Separator,
     /// A person is away, a request has been received.
     Autoreply,
-    /// Deliveries of another sort.
+    /// Deliveries of another sort, and lists of mails that are kept or wait somewhere.
     Things,
+    /// The sender is asked to prove something before the mail is passed on.
+    Challenge,
 }
 
 impl Words {
@@ -79,11 +83,98 @@ static PHRASES: LazyLock<Patterns> =
 const NAMES: &[(Group, &str)] = &[
     (Group::Subject, "subject"),
     (Group::Delay, "delay"),
+    (Group::Success, "success"),
     (Group::Final, "final"),
     (Group::Failure, "failure"),
     (Group::Separator, "separator"),
     (Group::Autoreply, "autoreply"),
     (Group::Things, "about-delivery-of-things"),
+    (Group::Challenge, "challenge"),
+];
+
+/// Words that stand in front of the recipient of a mail.
+pub(super) const NAMING_WORDS: &[&str] = &[
+    "you sent mail to",
+    "message to",
+    "mail to",
+    "addressed to",
+    "was addressed",
+    "sent to",
+    "e-mail to",
+    "email to",
+];
+/// Words of the keys that recipients stand behind.
+pub(super) const RECIPIENT_KEYS: &[&str] = &[
+    "recipient",
+    "address",
+    "rcpt",
+    "failed",
+    "failure",
+    "unknown user",
+    "user",
+    "mailbox",
+    "undeliver",
+    "deliver",
+    "destin",
+    "empfänger",
+    "geadresseerd",
+    "mottagar",
+    "mottaker",
+    "modtager",
+    "vastaanottaj",
+    "odbiorc",
+    "adresat",
+    "příjemc",
+    "címzett",
+    "alıcı",
+    "παραλήπτ",
+    "получател",
+    "адресат",
+    "נמען",
+    "المستلم",
+    "المستقبل",
+    "宛先",
+    "受信者",
+    "送信先",
+    "收件人",
+    "收信人",
+    "받는",
+    "수신",
+    "error-for",
+    "error for",
+    "could not be",
+    "sent to",
+    "dest",
+];
+/// Words of the keys that other addresses stand behind.
+pub(super) const NOT_RECIPIENT_KEYS: &[&str] = &[
+    "from",
+    "sender",
+    "reply",
+    "return",
+    "contact",
+    "postmaster",
+    "subject",
+    "message-id",
+    "message id",
+    "received",
+    "date",
+    "by",
+    "administrator",
+    "help",
+    "http",
+    "x-",
+    "original-env",
+];
+/// How lines begin that belong to every notice of a system.
+pub(super) const BOILERPLATE: &[&str] = &[
+    "please ",
+    "if you ",
+    "for further ",
+    "for more ",
+    "for help",
+    "do not reply",
+    "additional information",
 ];
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ fn command(text: &str) -> Option<String> {
         ("mail from", "MAIL"),
         ("mail_from", "MAIL"),
         ("end of data", "DATA"),
+        ("end of message", "DATA"),
         ("data", "DATA"),
         ("ehlo", "EHLO"),
         ("helo", "HELO"),

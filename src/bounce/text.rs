@@ -53,7 +53,7 @@ pub(super) fn to_text(octets: &[u8], charset: &str) -> String {
     if has_escape && let Some(decode) = charset_decoder(b"iso-2022-jp") {
         return decode(octets);
     }
-    if octets.is_ascii() || is_unicode {
+    if (octets.is_ascii() && !borrows_ascii(charset)) || is_unicode {
         return match std::str::from_utf8(octets) {
             Ok(text) => text.to_owned(),
             Err(_) => octets.iter().map(|octet| char::from(*octet)).collect(),
@@ -63,6 +63,13 @@ pub(super) fn to_text(octets: &[u8], charset: &str) -> String {
         Some(decode) => decode(octets),
         None => String::from_utf8_lossy(octets).into_owned(),
     }
+}
+
+/// Whether a charset writes other characters with the octets of ASCII.
+fn borrows_ascii(charset: &str) -> bool {
+    ["utf-16", "utf16", "utf-7", "hz-gb", "unicode"]
+        .iter()
+        .any(|name| starts_with_ignore_case(charset.as_bytes(), name.as_bytes()))
 }
 
 /// A field body on one line: folds become one space, encoded words (RFC 2047) are decoded.
@@ -306,6 +313,17 @@ mod tests {
             ("=?ISO-2022-JP?B?GyRCJDMbKEI=?=", "こ"),
         ] {
             assert_eq!(decode_words(text), want);
+        }
+    }
+
+    #[test]
+    fn charsets_that_borrow_ascii_are_decoded() {
+        for (octets, charset, want) in [
+            (&b"h\0i\0"[..], "utf-16le", "hi"),
+            (b"hi", "us-ascii", "hi"),
+            (b"hi", "iso-2022-jp", "hi"),
+        ] {
+            assert_eq!(to_text(octets, charset), want, "{charset}");
         }
     }
 
