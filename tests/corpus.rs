@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rebound::bounce::classify::classify_reply;
 use rebound::bounce::{self, Parsed, Rules};
 use serde_json::Value;
 
@@ -25,6 +26,27 @@ fn every_mail_is_read_as_its_json_says() {
         }
     }
     assert!(wrong.is_empty(), "{} mails are read otherwise\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_reply_means_the_category_it_stands_under() {
+    let rules = Rules::compiled_in();
+    let mut category = "";
+    let mut read = 0;
+    let mut wrong = Vec::new();
+    for line in REPLIES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let Some(reply) = line.strip_prefix("    ") else {
+            category = line;
+            continue;
+        };
+        read += 1;
+        let found = classify_reply(&rules, &reply.replace("\\n", "\n"));
+        if found.category.as_str() != category {
+            wrong.push(format!("{reply}: {} by {}, not {category}", found.category, found.rule));
+        }
+    }
+    assert!(read >= 300, "only {read} replies in tests/corpus/replies.txt");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -141,6 +163,28 @@ fn the_external_corpus_is_read_as_well_as_promised() {
     assert!(bait_alarms.is_empty(), "{bait_alarms:?}");
     let short = score.shortfalls();
     assert!(short.is_empty(), "{}", short.join("\n"));
+}
+
+#[test]
+fn the_external_replies_are_classified_as_well_as_promised() {
+    let Some(dir) = std::env::var_os("REBOUND_CORPUS").map(PathBuf::from) else { return };
+    let rules = Rules::compiled_in();
+    let rows = fs::read_to_string(dir.join("replies.jsonl")).unwrap();
+    let mut right = Share::default();
+    for row in rows.lines() {
+        let row: Value = serde_json::from_str(row).unwrap();
+        // Some rows have a label of their source and no meaning that all sources share.
+        let meaning = text(&row["category"]);
+        if meaning.is_empty() {
+            continue;
+        }
+        let also = neutral(&text(&row["label"]).to_lowercase()).unwrap_or_default();
+        let found = classify_reply(&rules, text(&row["text"])).category;
+        let found = neutral(found.as_str()).unwrap_or_default();
+        right.add(found.iter().any(|found| *found == meaning || also.contains(found)));
+    }
+    println!("replies that mean what their label says: {right:?}");
+    assert!(right.reaches(940), "{right:?}");
 }
 
 #[cfg(test)]
@@ -381,6 +425,7 @@ fn neutral(label: &str) -> Option<&'static [&'static str]> {
     MEANINGS.get(label).copied()
 }
 
+const REPLIES: &str = include_str!("corpus/replies.txt");
 const NEUTRAL: &[(&str, &[&str])] = &[
     ("userunknown", &["recipient_unknown"]),
     ("hasmoved", &["recipient_unknown", "recipient_disabled"]),

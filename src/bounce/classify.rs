@@ -79,16 +79,29 @@ pub fn classify_reply(rules: &Rules, reply: &str) -> Classification {
 }
 
 /// The text as the patterns are written: lower case, single spaces, addresses as `@`, the codes
-/// of continued lines left out; a space at both ends, so that patterns can ask for a word.
+/// of continued lines left out but the first; a space at both ends, so that patterns can ask for
+/// a word.
 fn normalized(text: &str) -> String {
     let text = super::text::head(text, TEXT_BYTES_MAX);
     let mut normal = String::with_capacity(text.len());
-    let mut words_seen = 0_u32;
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
-        if word.is_empty() || (words_seen > 0 && is_continued_code(word)) {
+    let mut is_continued = false;
+    for mut word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
+        if word.is_empty() {
             continue;
         }
-        words_seen = words_seen.saturating_add(1);
+        if let Some((code, tail)) = continued_code(word) {
+            // The first of them is where the reply begins.
+            if !is_continued {
+                normal.push(' ');
+                normal.push_str(code);
+            }
+            let repeats = is_continued && EnhancedStatus::parse(tail).is_some();
+            is_continued = true;
+            if tail.is_empty() || repeats {
+                continue;
+            }
+            word = tail;
+        }
         normal.push(' ');
         let is_url = word.contains("://");
         if !is_url && word.contains('@') {
@@ -113,12 +126,13 @@ fn reply_in(text: &str) -> &str {
     start.and_then(|start| text.get(start..)).unwrap_or(text)
 }
 
-/// `550-5.7.1` or `550-text` in the middle of a text: the head of a line that was continued.
-fn is_continued_code(word: &str) -> bool {
-    let octets = word.as_bytes();
-    matches!(octets, [b'4' | b'5', b, c, b'-', rest @ ..]
-        if b.is_ascii_digit() && c.is_ascii_digit()
-            && rest.iter().all(|octet| octet.is_ascii_digit() || *octet == b'.'))
+/// The code and what stands behind its hyphen in `550-5.7.1` or `550-Text`: the head of a line
+/// that is continued.
+fn continued_code(word: &str) -> Option<(&str, &str)> {
+    let (code, tail) = word.split_once('-')?;
+    let is_code = matches!(code.as_bytes(), [b'4' | b'5', b'0'..=b'7', c] if c.is_ascii_digit());
+    let is_number = !tail.is_empty() && tail.bytes().all(|octet| octet.is_ascii_digit());
+    (is_code && !is_number).then_some((code, tail))
 }
 
 /// Appends a word with every address in it as `@`.
@@ -184,7 +198,7 @@ fn span_secs(text: &str) -> Option<u32> {
     }
     let unit = tail.trim_start_matches([' ', '-']);
     let factor = match unit {
-        _ if unit.starts_with("mi") => 60,
+        _ if unit.starts_with("mi") || unit.starts_with("m ") || unit.starts_with("m.") => 60,
         _ if unit.starts_with('h') => 3600,
         _ if unit.starts_with("da") => 86_400,
         _ if unit.starts_with('s') => 1,
@@ -219,6 +233,18 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_begins_at_the_first_code_of_its_lines() {
+        for (text, want) in [
+            ("550-5.7.1 a\n550 5.7.1 b", " 550 5.7.1 a 550 5.7.1 b "),
+            ("said: 550-a 550-5.1.1 b 550 c", " said: 550 a b 550 c "),
+            ("550- a\n550 b", " 550 a 550 b "),
+            ("call 555-1234 for x-550-y", " call 555-1234 for x-550-y "),
+        ] {
+            assert_eq!(normalized(text), want, "{text}");
+        }
+    }
+
+    #[test]
     fn the_span_to_wait_is_read() {
         for (text, want) in [
             ("450 greylisted, try again in 5 minutes", Some(300)),
@@ -226,6 +252,8 @@ mod tests {
             ("451 please wait 60s", Some(60)),
             ("450 try again in 00:04:30", Some(270)),
             ("450 please try again in 1 hour", Some(3600)),
+            ("450 greylisted, try again in 5m.", Some(300)),
+            ("450 try again in 5 months", None),
             ("451 try again later", None),
             ("550 in 5 minutes", None),
             ("450 try again in 99999999999 hours", None),
