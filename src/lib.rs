@@ -4,6 +4,7 @@
 pub mod bounce;
 pub mod capture;
 pub mod http;
+pub mod imap;
 pub mod inbound;
 pub mod queue;
 pub mod relay;

@@ -45,6 +45,16 @@ enum Command {
         #[command(flatten)]
         config: ConfigArguments,
     },
+    /// Look into a mailbox that reports arrive in.
+    Mailbox {
+        #[command(subcommand)]
+        command: MailboxCommand,
+    },
+    /// Get what a mailbox needs that is logged in to with OAuth 2.
+    Oauth2 {
+        #[command(subcommand)]
+        command: OAuth2Command,
+    },
     /// Send a test mail and show what becomes of each recipient.
     SendTest(cli::send_test::Arguments),
     /// Show what bounced of a mail, or from an address.
@@ -90,6 +100,28 @@ enum AccountCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum MailboxCommand {
+    /// Log in, list the folders and show what would be read; nothing is changed.
+    Check {
+        /// Its name in the configuration.
+        name: String,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+}
+
+#[derive(Subcommand)]
+enum OAuth2Command {
+    /// Show a code, wait until somebody has agreed with it, and keep the refresh token.
+    Login {
+        /// The name of the mailbox in the configuration.
+        name: String,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+}
+
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -115,6 +147,12 @@ fn run(command: Command) -> u8 {
         Command::Account { command: AccountCommand::Hash { scram } } => cli::account::hash(scram),
         Command::Token { command, config } => {
             cli::token::run(command, config.config.as_deref(), &Process)
+        }
+        Command::Mailbox { command: MailboxCommand::Check { name, config } } => {
+            cli::mailbox::check(&name, config.config.as_deref(), &Process)
+        }
+        Command::Oauth2 { command: OAuth2Command::Login { name, config } } => {
+            cli::oauth2::login(&name, config.config.as_deref(), &Process)
         }
         Command::SendTest(arguments) => cli::send_test::run(&arguments, &Process),
         Command::Bounces(arguments) => cli::bounces::run(&arguments, &Process),

@@ -46,6 +46,14 @@ struct Inner {
     queue_length: Gauge,
     disk_free_bytes: Gauge,
     http_requests: Family<Status, Counter>,
+    mailboxes: Mailboxes,
+}
+
+/// What is counted of the mailboxes that reports arrive in.
+struct Mailboxes {
+    state: Family<MailboxIn, Gauge>,
+    mails: Family<MailboxOf, Counter>,
+    errors: Family<MailboxName, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -72,6 +80,38 @@ struct Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Status {
     status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MailboxName {
+    mailbox: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MailboxIn {
+    mailbox: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MailboxOf {
+    mailbox: String,
+    result: &'static str,
+}
+
+/// What became of a mail in a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailboxMail {
+    /// Its header was looked at.
+    Seen,
+    /// It was read, because it might be a report.
+    Read,
+    /// It is a report and was captured.
+    Captured,
+    /// It is a report that had been captured before.
+    Known,
+    /// It cannot be read.
+    Unreadable,
 }
 
 macro_rules! register {
@@ -126,6 +166,7 @@ impl Metrics {
             disk_free_bytes: "disk_free_bytes", "Free octets where the data is kept";
             http_requests: "http_requests", "HTTP requests, by status";
         }
+        let mailboxes = Mailboxes::registered(&mut registry);
         Self {
             inner: Arc::new(Inner {
                 registry,
@@ -149,6 +190,7 @@ impl Metrics {
                 queue_length,
                 disk_free_bytes,
                 http_requests,
+                mailboxes,
             }),
         }
     }
@@ -240,9 +282,51 @@ impl Metrics {
         self.inner.disk_free_bytes.set(i64::try_from(disk_free_bytes).unwrap_or(i64::MAX));
     }
 
+    /// A mailbox is in this state now, and in no other.
+    pub fn mailbox_state(&self, mailbox: &str, state: &'static str) {
+        for known in MAILBOX_STATES {
+            let labels = MailboxIn { mailbox: mailbox.to_owned(), state: known };
+            let gauge = self.inner.mailboxes.state.get_or_create(&labels);
+            gauge.set(i64::from(*known == state));
+        }
+    }
+
+    /// So many mails of a mailbox came to this.
+    pub fn mailbox_mails(&self, mailbox: &str, what: MailboxMail, mails: u64) {
+        let result = match what {
+            MailboxMail::Seen => "seen",
+            MailboxMail::Read => "read",
+            MailboxMail::Captured => "captured",
+            MailboxMail::Known => "known",
+            MailboxMail::Unreadable => "unreadable",
+        };
+        let labels = MailboxOf { mailbox: mailbox.to_owned(), result };
+        self.inner.mailboxes.mails.get_or_create(&labels).inc_by(mails);
+    }
+
+    /// Something failed with a mailbox.
+    pub fn mailbox_failed(&self, mailbox: &str) {
+        let labels = MailboxName { mailbox: mailbox.to_owned() };
+        self.inner.mailboxes.errors.get_or_create(&labels).inc();
+    }
+
     /// An HTTP request was answered.
     pub fn http_answered(&self, status: u16) {
         self.inner.http_requests.get_or_create(&Status { status }).inc();
+    }
+}
+
+impl Mailboxes {
+    fn registered(registry: &mut Registry) -> Self {
+        let state = Family::default();
+        let mails = Family::default();
+        let errors = Family::default();
+        register! { registry,
+            state: "mailbox_state", "1 for the state that a mailbox is in";
+            mails: "mailbox_mails", "Mails of a mailbox, by what became of them";
+            errors: "mailbox_errors", "Failures with a mailbox";
+        }
+        Self { state, mails, errors }
     }
 }
 
@@ -264,6 +348,17 @@ impl std::fmt::Debug for Metrics {
         f.write_str("Metrics")
     }
 }
+
+/// The states of a mailbox, as look-ups name them.
+const MAILBOX_STATES: &[&str] = &[
+    "init",
+    "connecting",
+    "syncing",
+    "connected",
+    "authenticationError",
+    "connectError",
+    "disconnected",
+];
 
 #[cfg(test)]
 mod tests {

@@ -50,6 +50,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "imap",
+        &["mail", "bounce", "config", "clock", "store", "net", "secret", "maillog", "metrics"],
+    ),
+    (
         "http",
         &[
             "mail",
@@ -101,10 +105,10 @@ const HOMES: &[(&str, &[&str])] = &[
     // In relay, for its tests only, which are a file of their own.
     ("rcgen", &["dev", "relay"]),
     ("axum", &["http"]),
-    ("hyper", &["http"]),
-    ("hyper_util", &["http"]),
-    ("http_body_util", &["http"]),
-    ("serde_json", &["http", "view", "cli", "dev"]),
+    ("hyper", &["http", "net"]),
+    ("hyper_util", &["http", "net"]),
+    ("http_body_util", &["http", "net"]),
+    ("serde_json", &["http", "view", "imap", "cli", "dev"]),
     ("clap", &["main", "cli"]),
     ("sd_notify", &["daemon"]),
 ];

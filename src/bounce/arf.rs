@@ -38,10 +38,15 @@ pub(super) fn read(mail: &Mail<'_>, facts: &mut Facts) -> bool {
     true
 }
 
+/// Whether the subject is the one of the Hotmail form.
+pub(super) fn is_complaint_by_subject(mail: &Mail<'_>) -> bool {
+    let subject = mail.headers.text("subject").unwrap_or_default();
+    super::text::starts_with_ignore_case(subject.as_bytes(), b"complaint about message from")
+}
+
 /// The Hotmail form: From staff@hotmail.com, the mail complained of attached.
 fn hotmail(mail: &Mail<'_>, facts: &mut Facts) -> bool {
-    let subject = mail.headers.text("subject").unwrap_or_default();
-    if !super::text::starts_with_ignore_case(subject.as_bytes(), b"complaint about message from") {
+    if !is_complaint_by_subject(mail) {
         return false;
     }
     let Some(found) = original::embedded(mail) else { return false };

@@ -17,6 +17,7 @@ pub mod facts;
 mod freeform;
 mod headers;
 mod html;
+mod may_be;
 mod mime;
 mod notice;
 mod original;
@@ -42,6 +43,14 @@ pub use rules::{Rules, RulesError};
 /// Takes linear time in the length of `mail`, keeps no reference to it and never panics.
 pub fn read(mail: &[u8]) -> Facts {
     detect::read(mail)
+}
+
+/// Whether a mail may be a report about a delivery or a complaint: what is asked of its header
+/// block (or the start of it) and the types of its parts before all of it is fetched.
+///
+/// Everything that `read` takes for one passes, and much that it does not.
+pub fn may_be_report(header: &[u8], kinds: &[String]) -> bool {
+    may_be::may_be_report(header, kinds)
 }
 
 /// Recipients of one report that are kept; real reports name fewer.

@@ -9,9 +9,9 @@ use crate::daemon::{self, DaemonError};
 /// Reads the configuration and everything it names, and says whether it is good.
 pub fn check(file: Option<&Path>, environment: Environment<'_>) -> u8 {
     let checked = load(file, environment).map_err(DaemonError::from).and_then(|mut loaded| {
-        let by_systemd = !loaded.settings.relay.password_credential.is_empty();
+        let by_systemd = loaded.settings.names_credentials();
         if by_systemd && environment.value("CREDENTIALS_DIRECTORY").is_none() {
-            complain("relay.password_credential can be looked at by the systemd service only");
+            complain("systemd credentials can be looked at by the systemd service only");
         } else {
             loaded.find_secrets(environment)?;
         }

@@ -5,6 +5,7 @@
 use std::io::Write;
 
 use crate::mail::header::sanitized;
+pub use crate::maillog::chain;
 
 pub mod account;
 pub mod api;
@@ -12,6 +13,8 @@ pub mod bounces;
 pub mod classify;
 pub mod config;
 pub mod explain;
+pub mod mailbox;
+pub mod oauth2;
 pub mod parse;
 pub mod reparse;
 pub mod send_test;
@@ -48,15 +51,4 @@ pub fn complain(line: impl std::fmt::Display) {
     let line = sanitized(&line.to_string());
     let written = writeln!(std::io::stderr().lock(), "rebound: {line}");
     drop(written);
-}
-
-/// An error and what caused it, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::{Settings, validate};
+use super::{Settings, secrets, validate};
 
 /// The variables of the environment; a test hands in its own.
 pub trait Variables {
@@ -80,7 +80,7 @@ impl Loaded {
     /// # Errors
     /// When a file, a systemd credential or a variable is not there or cannot be read.
     pub fn find_secrets(&mut self, environment: Environment<'_>) -> Result<(), ConfigError> {
-        validate::find_password(&mut self.settings.relay, environment).map_err(|(key, problem)| {
+        secrets::find(&mut self.settings, environment).map_err(|(key, problem)| {
             let source = source_of(&self.sources, &key).clone();
             ConfigError::Setting { source, key, problem }
         })

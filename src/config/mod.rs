@@ -4,6 +4,8 @@
 //! What a setting means stands beside it in `conf/rebound.toml`; `load` reads it all.
 
 mod load;
+mod mailbox;
+mod secrets;
 mod span;
 mod validate;
 
@@ -14,6 +16,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, Environment, Loaded, Source, Variables, defaults, load, load_over};
+pub use mailbox::{AfterCapture, Mailbox, MailboxAuth, MailboxTls, OAuth2, Provider, Unparsed};
+pub use secrets::read_secret;
 pub use span::Span;
 
 use crate::mail::{Address, address::is_domain};
@@ -44,6 +48,8 @@ pub struct Settings {
     pub return_path: ReturnPath,
     /// Stage 4a.
     pub inbound: Inbound,
+    /// Stage 4b.
+    pub mailbox: Vec<Mailbox>,
     /// How bounces are read.
     pub bounces: Bounces,
     /// How long things are kept.

@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 pub struct Span(Duration);
 
 impl Span {
+    /// So many days.
+    pub(super) const fn of_days(days: u64) -> Self {
+        Self(Duration::from_secs(days.saturating_mul(24 * 3600)))
+    }
+
     /// The span as the standard library has it.
     pub const fn duration(self) -> Duration {
         self.0

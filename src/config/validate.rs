@@ -3,16 +3,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::load::Environment;
-use super::{Account, Relay, RelayTls, ReturnPathMode, Settings};
+use super::{
+    Account, AfterCapture, Mailbox, MailboxAuth, MailboxTls, Relay, RelayTls, ReturnPathMode,
+    Settings, Unparsed,
+};
 use crate::mail::Address;
 use crate::mail::address::{ascii_domain, is_address_literal, is_domain};
 use crate::secret;
 
 /// A dotted key and what is wrong with its value.
-type Problem = (String, String);
+pub(super) type Problem = (String, String);
 
 /// Fills in what is empty and depends on the host: name, directories, files.
 pub(super) fn complete(settings: &mut Settings, environment: Environment<'_>) {
@@ -38,6 +42,12 @@ pub(super) fn complete(settings: &mut Settings, environment: Environment<'_>) {
     };
     in_data_dir(&mut settings.return_path.key_file, "return_path.keys");
     in_data_dir(&mut settings.http.tokens_file, "tokens");
+    for mailbox in &mut settings.mailbox {
+        if let Some(oauth2) = &mut mailbox.oauth2 {
+            oauth2.complete();
+            in_data_dir(&mut oauth2.refresh_token_file, &format!("oauth2-{}", mailbox.name));
+        }
+    }
 }
 
 /// Checks what must hold between the settings.
@@ -46,6 +56,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), Problem> {
     check_accounts(&settings.account)?;
     check_relay(&settings.relay)?;
     check_return_path(settings)?;
+    check_mailboxes(&settings.mailbox)?;
     if settings.queue.retry_after.is_empty() {
         return problem("queue.retry_after", "the list is empty; give at least one wait");
     }
@@ -126,6 +137,99 @@ fn check_relay(relay: &Relay) -> Result<(), Problem> {
     Ok(())
 }
 
+fn check_mailboxes(mailboxes: &[Mailbox]) -> Result<(), Problem> {
+    let mut names = BTreeSet::new();
+    for (index, mailbox) in mailboxes.iter().enumerate() {
+        let key = |field: &str| format!("mailbox[{index}].{field}");
+        let word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if mailbox.name.is_empty() || !mailbox.name.chars().all(word) {
+            let text = format!("`{}`: expected letters, digits and any of `-_.`", mailbox.name);
+            return problem(&key("name"), &text);
+        }
+        if !names.insert(&mailbox.name) {
+            let text = format!("the name `{}` is taken by a mailbox above", mailbox.name);
+            return problem(&key("name"), &text);
+        }
+        if !is_domain(&mailbox.host) && mailbox.host.parse::<IpAddr>().is_err() {
+            let text = format!("`{}` is neither a host name nor an address", mailbox.host);
+            return problem(&key("host"), &text);
+        }
+        if mailbox.tls == MailboxTls::None && !mailbox.is_loopback() {
+            let text = "`none` would send the login in the clear; use `implicit` or `starttls`";
+            return problem(&key("tls"), text);
+        }
+        if mailbox.folders.is_empty() {
+            return problem(&key("folders"), "the list is empty; give at least \"INBOX\"");
+        }
+        let moves = mailbox.after == AfterCapture::Move || mailbox.unparsed == Unparsed::Move;
+        if moves && mailbox.move_to.is_empty() {
+            return problem(&key("move_to"), "`move` needs a folder to move to");
+        }
+        if moves && mailbox.folders.contains(&mailbox.move_to) {
+            return problem(&key("move_to"), "must be none of the folders that are read");
+        }
+        if !(1..=POLL_INTERVAL_SECS_MAX).contains(&mailbox.poll_interval_secs) {
+            let text = format!(
+                "must be from 1 to {POLL_INTERVAL_SECS_MAX}: IDLE is begun anew within 29 minutes"
+            );
+            return problem(&key("poll_interval_secs"), &text);
+        }
+        for (field, value) in [
+            ("message_bytes_max", mailbox.message_bytes_max),
+            ("connect_timeout_secs", mailbox.connect_timeout_secs),
+            ("command_timeout_secs", mailbox.command_timeout_secs),
+        ] {
+            if value == 0 {
+                return problem(&key(field), "must be at least 1");
+            }
+        }
+        check_login(mailbox, &key)?;
+    }
+    Ok(())
+}
+
+fn check_login(mailbox: &Mailbox, key: &dyn Fn(&str) -> String) -> Result<(), Problem> {
+    let has_password = !mailbox.password.is_empty()
+        || !mailbox.password_file.as_os_str().is_empty()
+        || !mailbox.password_credential.is_empty()
+        || !mailbox.password_env.is_empty();
+    if mailbox.username.is_empty() || mailbox.username.chars().any(char::is_control) {
+        return problem(&key("username"), "expected a name without control characters");
+    }
+    let oauth2 = match (mailbox.auth, &mailbox.oauth2) {
+        (MailboxAuth::Password, _) if has_password => return Ok(()),
+        (MailboxAuth::Password, _) => {
+            return problem(&key("username"), "has no password; give password_file");
+        }
+        (MailboxAuth::Xoauth2 | MailboxAuth::Oauthbearer, Some(oauth2)) => oauth2,
+        (MailboxAuth::Xoauth2 | MailboxAuth::Oauthbearer, None) => {
+            return problem(&key("auth"), "needs oauth2 = { provider, client_id }");
+        }
+    };
+    if oauth2.client_id.is_empty() {
+        return problem(&key("oauth2"), "needs a client_id");
+    }
+    for (field, url) in [("token_url", &oauth2.token_url), ("device_url", &oauth2.device_url)] {
+        let may_be_missing = field == "device_url" && url.is_empty();
+        if !may_be_missing && !url.starts_with("https://") && !is_loopback_url(url) {
+            let text = format!("{field}: `{url}` must begin with https://");
+            return problem(&key("oauth2"), &text);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a URL leads to this machine, where nobody listens on the way.
+fn is_loopback_url(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => (host, port),
+        _ => (authority, ""),
+    };
+    port.len() <= 5 && ["localhost", "127.0.0.1", "[::1]"].contains(&host)
+}
+
 fn check_return_path(settings: &Settings) -> Result<(), Problem> {
     let own = &settings.return_path;
     let atom = |text: &str| {
@@ -187,38 +291,8 @@ fn at_least_one(settings: &Settings) -> [(&'static str, u64); 26] {
     ]
 }
 
-fn problem<T>(key: &str, text: &str) -> Result<T, Problem> {
+pub(super) fn problem<T>(key: &str, text: &str) -> Result<T, Problem> {
     Err((key.to_owned(), text.to_owned()))
-}
-
-/// Takes the smarthost's password from wherever the settings say it is.
-pub(super) fn find_password(
-    relay: &mut Relay,
-    environment: Environment<'_>,
-) -> Result<(), Problem> {
-    let read = |key: &str, path: &Path| match fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(error) => problem(key, &format!("cannot read {}: {error}", path.display())),
-    };
-    if !relay.password_file.as_os_str().is_empty() {
-        relay.password = read("relay.password_file", &relay.password_file)?;
-    } else if !relay.password_credential.is_empty() {
-        let key = "relay.password_credential";
-        let Some(dir) = environment.value("CREDENTIALS_DIRECTORY") else {
-            return problem(
-                key,
-                "there are no systemd credentials; add LoadCredential= to the unit",
-            );
-        };
-        relay.password = read(key, &Path::new(&dir).join(&relay.password_credential))?;
-    } else if !relay.password_env.is_empty() {
-        let Some(password) = environment.value(&relay.password_env) else {
-            let text = format!("the environment has no variable `{}`", relay.password_env);
-            return problem("relay.password_env", &text);
-        };
-        relay.password = password;
-    }
-    Ok(())
 }
 
 /// The host's full name: the kernel's, completed from `/etc/hosts` where it has no domain.
@@ -253,3 +327,6 @@ fn default_data_dir(environment: Environment<'_>) -> PathBuf {
         user
     }
 }
+
+/// The longest interval between two looks at a mailbox (RFC 2177).
+const POLL_INTERVAL_SECS_MAX: u64 = 1500;

@@ -23,7 +23,7 @@ use crate::queue;
 use crate::relay::Relay;
 use crate::secret::KeyRing;
 use crate::store::{self, Store};
-use crate::{dev, inbound, submission};
+use crate::{dev, imap, inbound, submission};
 
 /// Every socket, bound; a port that is taken stops the start before anything else begins.
 pub(super) struct Bound {
@@ -129,6 +129,7 @@ impl Stages {
         }
         stages.spawn("submission", parts.submission(submission));
         stages.spawn("inbound", parts.inbound(inbound));
+        stages.spawn("mailboxes", parts.mailboxes());
         stages.spawn("capture", parts.captures());
         stages.spawn("queue", parts.queue());
         stages.spawn("http", parts.http(http, is_dev));
@@ -227,6 +228,16 @@ impl Parts {
         let context =
             inbound::Context { settings: self.changes.clone(), shared, tls: self.tls.clone() };
         inbound::run(listeners, context, self.stop.clone())
+    }
+
+    fn mailboxes(&self) -> impl Future + Send + use<> {
+        let shared = imap::Shared {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            keep: self.settings.retention.keep.duration(),
+        };
+        imap::run(self.settings.mailbox.clone(), shared, self.stop.clone())
     }
 
     fn captures(&self) -> impl Future + Send + use<> {

@@ -7,12 +7,14 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response, Uri, header};
-use hyper_util::rt::TokioIo;
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::{Method, Request, Uri, header};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+pub use crate::net::web::encode;
+use crate::net::web::{ExchangeError, exchange};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -66,21 +68,7 @@ async fn send(
     let stream = stream
         .map_err(|_elapsed| late())?
         .map_err(|error| ClientError::Connect(base_url.to_owned(), error))?;
-    timeout(RESPONSE_TIMEOUT, exchange(stream, request, base_url)).await.map_err(|_e| late())?
-}
-
-/// A text as it may stand in one segment of a path or in a value of a query.
-pub fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for octet in text.bytes() {
-        // RFC 3986 §2.3: unreserved characters stand for themselves.
-        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
-            encoded.push(char::from(octet));
-        } else {
-            encoded.push_str(&format!("%{octet:02X}"));
-        }
-    }
-    encoded
+    timeout(RESPONSE_TIMEOUT, ask(stream, request, base_url)).await.map_err(|_e| late())?
 }
 
 fn request(
@@ -109,38 +97,18 @@ fn request(
     Ok((authority, request))
 }
 
-async fn exchange(
+async fn ask(
     stream: TcpStream,
     request: Request<Empty<Bytes>>,
     base_url: &str,
 ) -> Result<(u16, serde_json::Value), ClientError> {
-    let broken = |error| ClientError::Http(base_url.to_owned(), error);
-    let connecting = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-    let (mut sender, connection) = connecting.await.map_err(broken)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        read(response, base_url).await
-    };
-    tokio::pin!(connection, answer);
-    // The connection does the reading and writing; it may end before the body is taken out.
-    tokio::select! {
-        answered = &mut answer => answered,
-        ended = &mut connection => match ended {
-            Ok(()) => answer.await,
-            Err(error) => Err(broken(error)),
-        },
-    }
-}
-
-async fn read(
-    response: Response<Incoming>,
-    base_url: &str,
-) -> Result<(u16, serde_json::Value), ClientError> {
-    let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| ClientError::Answer(base_url.to_owned(), error))?.to_bytes();
-    let value = serde_json::from_slice(&body)
-        .map_err(|error| ClientError::Answer(base_url.to_owned(), Box::new(error)))?;
+    let unreadable = |error| ClientError::Answer(base_url.to_owned(), error);
+    let answered = exchange(stream, request, RESPONSE_BYTES_MAX).await;
+    let (status, body) = answered.map_err(|error| match error {
+        ExchangeError::Http(error) => ClientError::Http(base_url.to_owned(), error),
+        ExchangeError::Body(error) => unreadable(error),
+    })?;
+    let value = serde_json::from_slice(&body).map_err(|error| unreadable(Box::new(error)))?;
     Ok((status, value))
 }
 
@@ -210,10 +178,5 @@ mod tests {
         let (_, request) = request(Method::GET, "http://h/rebound/", "/health", Some("t")).unwrap();
         assert_eq!(request.uri(), "/rebound/health");
         assert_eq!(request.headers()["authorization"], "Bearer t");
-    }
-
-    #[test]
-    fn what_could_end_a_segment_is_encoded() {
-        assert_eq!(encode("<a/b+c%@d>é"), "%3Ca%2Fb%2Bc%25%40d%3E%C3%A9");
     }
 }

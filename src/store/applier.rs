@@ -207,13 +207,18 @@ fn copy_live(shared: &Shared, before: u32) -> Result<(), StoreError> {
 }
 
 /// Hands a copy to the committer, with where the mail stands at this moment in the order of
-/// writes; nothing when it has ended or moved meanwhile.
+/// writes; nothing when it has ended, moved or been superseded meanwhile.
 fn enqueue_copy(shared: &Shared, pin: Pin, place: Place, copy: Frame) -> Result<(), StoreError> {
     let mut core = shared.core();
     let is_needed = match pin {
         Pin::Mail(queue_id) => core.live.mail(queue_id).is_some(),
         Pin::Report(id) => core.live.is_uncaptured(id),
         Pin::Forward(id) => core.live.owes_forward(id),
+        // A newer one may be on its way to the disk in front of this copy.
+        Pin::Cursor(key) => match (&copy.entry, core.live.cursor(&key)) {
+            (Entry::Cursor(copied), Some(held)) => copied == held,
+            _ => false,
+        },
     };
     let is_there = core
         .spool

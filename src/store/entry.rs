@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::layout::{self, FrameRef, Kind, Location, ReportPart};
 use super::live::Standing;
 use super::record::{
-    Attempt, Bounce, Decision, NoticeSent, Origin, ReportCaptured, ReportId, ReportReceived,
-    Submission,
+    Attempt, Bounce, Decision, FolderCursor, NoticeSent, Origin, ReportCaptured, ReportId,
+    ReportReceived, Submission,
 };
 use crate::mail::{MessageId, QueueId};
 
@@ -28,6 +28,8 @@ pub(super) enum Entry {
     Notice(Arc<NoticeSent>),
     /// Where a re-appended mail stands.
     Standing(QueueId, Arc<Standing>),
+    /// A folder of a mailbox was read.
+    Cursor(Arc<FolderCursor>),
 }
 
 /// An entry ready to be written: its frame without LSN and checksum.
@@ -67,10 +69,12 @@ impl Entry {
             Self::Captured(_) => Kind::Captured,
             Self::Notice(_) => Kind::Notice,
             Self::Standing(..) => Kind::Standing,
+            Self::Cursor(_) => Kind::Cursor,
         }
     }
 
-    /// What its frame is about: ten octets that name the submission, the report or the bounce.
+    /// What its frame is about: ten octets that name the submission, the report, the bounce or
+    /// the folder.
     pub(super) fn key(&self) -> Vec<u8> {
         match self {
             Self::Message(message) => message.queue_id.as_bytes().to_vec(),
@@ -80,6 +84,7 @@ impl Entry {
             Self::Captured(mark) => mark.id.0.as_bytes().to_vec(),
             Self::Notice(notice) => notice_subject(notice).as_bytes().to_vec(),
             Self::Standing(queue_id, _) => queue_id.as_bytes().to_vec(),
+            Self::Cursor(cursor) => cursor.key().to_vec(),
         }
     }
 
@@ -101,6 +106,7 @@ impl Entry {
             Self::Captured(mark) => whole(layout::encode_record(mark.as_ref())?),
             Self::Notice(notice) => whole(layout::encode_record(notice.as_ref())?),
             Self::Standing(_, standing) => (layout::encode_record(standing.as_ref())?, 0),
+            Self::Cursor(cursor) => (layout::encode_record(cursor.as_ref())?, 0),
         };
         if payload.len() > layout::FRAME_BYTES_MAX {
             return Err(format!("{} octets are too many for one record", payload.len()));
@@ -127,6 +133,7 @@ impl Entry {
                 let queue_id = layout::id_of(frame.key).ok_or("a frame has no queue id")?;
                 Self::Standing(queue_id, Arc::new(layout::decode_record(payload)?))
             }
+            Kind::Cursor => Self::Cursor(Arc::new(layout::decode_record(payload)?)),
         }))
     }
 
@@ -142,7 +149,7 @@ impl Entry {
             Self::Report(report) => report.id.0.time().day(),
             Self::Captured(mark) => mark.captured_at.day().max(mark.id.0.time().day()),
             Self::Notice(notice) => notice_subject(notice).time().day(),
-            Self::Standing(..) => return None,
+            Self::Standing(..) | Self::Cursor(_) => return None,
         })
     }
 
@@ -206,7 +213,7 @@ impl Entry {
                 }
                 rows
             }
-            Self::Notice(_) | Self::Standing(..) => Vec::new(),
+            Self::Notice(_) | Self::Standing(..) | Self::Cursor(_) => Vec::new(),
         }
     }
 }

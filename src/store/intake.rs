@@ -35,7 +35,7 @@ impl Shared {
     }
 
     pub(super) fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {
-        let Batch { attempts, bounces, revisions, report, notices, submissions } = batch;
+        let Batch { attempts, bounces, revisions, report, notices, cursors, submissions } = batch;
         let mut frames = Vec::new();
         for attempt in attempts {
             frames.push(frame_of(Entry::Attempt(Arc::new(attempt)), None)?);
@@ -48,6 +48,9 @@ impl Shared {
         }
         for notice in notices {
             frames.push(frame_of(Entry::Notice(Arc::new(notice)), None)?);
+        }
+        for cursor in cursors {
+            frames.push(frame_of(Entry::Cursor(Arc::new(cursor)), None)?);
         }
         for bounce in revisions {
             frames.push(frame_of(Entry::Bounce(Arc::new(bounce)), None)?);

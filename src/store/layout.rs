@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Notice,
     /// Where a mail in the queue stands, written with its re-appended message.
     Standing,
+    /// How far a folder of a mailbox has been read.
+    Cursor,
 }
 
 impl Kind {
@@ -40,6 +42,7 @@ impl Kind {
             5 => Self::Captured,
             6 => Self::Notice,
             7 => Self::Standing,
+            8 => Self::Cursor,
             _ => return None,
         })
     }
@@ -54,6 +57,7 @@ impl Kind {
             Self::Captured => 5,
             Self::Notice => 6,
             Self::Standing => 7,
+            Self::Cursor => 8,
         }
     }
 }

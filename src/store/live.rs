@@ -1,4 +1,5 @@
-//! The mails in the queue and the reports that wait: folded from entries, in memory.
+//! The mails in the queue, the reports that wait and the folders that are read: folded from
+//! entries, in memory.
 //!
 //! The same fold serves a running store and recovery, so both come to the same state.
 
@@ -8,7 +9,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
-use super::record::{Attempt, Bounce, Decision, NoticeSent, ReportCaptured, ReportId, Submission};
+use super::mailboxes::Cursors;
+use super::record::{
+    Attempt, Bounce, CursorKey, Decision, FolderCursor, NoticeSent, ReportCaptured, ReportId,
+    Submission,
+};
 use super::state::{self, State};
 use super::{LiveMessage, LiveRecipient};
 use crate::mail::{QueueId, Timestamp};
@@ -20,6 +25,7 @@ pub(super) struct Live {
     due: BTreeSet<(Timestamp, QueueId)>,
     uncaptured: BTreeSet<ReportId>,
     forwards: BTreeMap<ReportId, Arc<ReportCaptured>>,
+    cursors: Cursors,
 }
 
 #[derive(Debug)]
@@ -87,6 +93,10 @@ impl Live {
             }
             Entry::Standing(queue_id, standing) => {
                 self.change(*queue_id, |message| apply_standing(message, standing))
+            }
+            Entry::Cursor(cursor) => {
+                self.cursors.insert(cursor.key(), Arc::clone(cursor));
+                None
             }
         }
     }
@@ -171,6 +181,11 @@ impl Live {
     /// Whether a report waits to be captured.
     pub(super) fn is_uncaptured(&self, id: ReportId) -> bool {
         self.uncaptured.contains(&id)
+    }
+
+    /// How far a folder of a mailbox has been read.
+    pub(super) fn cursor(&self, key: &CursorKey) -> Option<&Arc<FolderCursor>> {
+        self.cursors.get(key)
     }
 
     /// Reports that wait to be captured, oldest first.

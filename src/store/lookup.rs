@@ -153,6 +153,20 @@ impl Shared {
         &self,
         digest: &[u8; 16],
     ) -> Result<Option<ReportId>, StoreError> {
+        for id in self.reports_by_digest(digest)? {
+            let pending = self.core().pending.report(id);
+            if pending.captured.is_some() || self.captured(id)?.is_some() {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All reports of a digest, captured or not, oldest first.
+    pub(super) fn reports_by_digest(
+        &self,
+        digest: &[u8; 16],
+    ) -> Result<BTreeSet<ReportId>, StoreError> {
         let mut found: BTreeSet<ReportId> =
             self.core().pending.by_digest(digest).into_iter().collect();
         let prefix = layout::digest_prefix(digest);
@@ -161,13 +175,7 @@ impl Shared {
                 found.extend(layout::id_of(&key).map(ReportId));
             }
         }
-        for id in found {
-            let pending = self.core().pending.report(id);
-            if pending.captured.is_some() || self.captured(id)?.is_some() {
-                return Ok(Some(id));
-            }
-        }
-        Ok(None)
+        Ok(found)
     }
 
     pub(super) fn bounces_of_report(&self, id: ReportId) -> Result<Vec<Bounce>, StoreError> {

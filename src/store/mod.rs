@@ -18,6 +18,7 @@ mod journal;
 mod layout;
 mod live;
 mod lookup;
+mod mailboxes;
 mod pending;
 pub mod record;
 mod recovery;
@@ -37,6 +38,7 @@ use tokio::sync::oneshot;
 pub use self::body::{Body, BodyWriter};
 pub use self::digest::report_digest;
 pub use self::disk::create_private_dir;
+pub use self::mailboxes::{MailboxCounts, MailboxState, MailboxStatus};
 use self::record::{
     Attempt, Batch, Bounce, BounceId, ReportCaptured, ReportId, ReportReceived, Submission,
 };

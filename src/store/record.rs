@@ -329,6 +329,49 @@ impl ReportCaptured {
     }
 }
 
+/// How far a folder of a mailbox has been read: everything up to `last_uid` that may be a report
+/// is captured, and what was to be done with it in the folder is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderCursor {
+    /// The mailbox, by its name in the settings.
+    pub mailbox: String,
+    /// The folder, by its name on the server.
+    pub folder: String,
+    /// What the server's unique ids are valid for (RFC 3501 §2.3.1.1).
+    pub uid_validity: u32,
+    /// The highest unique id that is done with.
+    pub last_uid: u32,
+    /// The folder's highest mod-sequence when it was read, where the server has them (RFC 7162).
+    #[serde(default)]
+    pub highest_mod_seq: Option<u64>,
+    /// Mails with a lower unique id were there when the folder was first seen: of those, the
+    /// ones that arrived at `read_from` or later are read.
+    #[serde(default)]
+    pub old_below: u32,
+    /// When mails of the folder began to matter.
+    pub read_from: Timestamp,
+}
+
+/// Names a folder of a mailbox.
+pub type CursorKey = [u8; 10];
+
+impl FolderCursor {
+    /// blake3 of mailbox and folder.
+    pub fn key_of(mailbox: &str, folder: &str) -> CursorKey {
+        let mut hasher = blake3::Hasher::new();
+        // The name of a mailbox holds no zero octet.
+        hasher.update(mailbox.as_bytes()).update(b"\0").update(folder.as_bytes());
+        let mut key = CursorKey::default();
+        hasher.finalize_xof().fill(&mut key);
+        key
+    }
+
+    /// The key of this one.
+    pub fn key(&self) -> CursorKey {
+        Self::key_of(&self.mailbox, &self.folder)
+    }
+}
+
 /// A notice that has been written: the debt it settles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum NoticeSent {
@@ -413,6 +456,8 @@ pub struct Batch {
     pub report: Option<ReportCaptured>,
     /// Debts that are settled.
     pub notices: Vec<NoticeSent>,
+    /// How far folders of mailboxes have been read; each takes the place of the last one.
+    pub cursors: Vec<FolderCursor>,
     /// Mail of ours that is submitted in the same write.
     pub submissions: Vec<(Submission, Vec<u8>)>,
 }

@@ -16,6 +16,7 @@ use super::entry::{Entry, Frame};
 use super::journal::{self, Found, ScanOrder, ScanRange, Segment};
 use super::layout::{self, FrameRef, SegmentHeader, StoreUuid};
 use super::live::Durability;
+use super::mailboxes::Mailboxes;
 use super::shared::{Core, DirLock, Paths, Position, Shared, Tuning};
 use super::spool::{Pin, Place};
 use super::{Options, StoreError, applier, index};
@@ -107,6 +108,7 @@ pub(super) fn open(
         backlog_ready: Condvar::new(),
         queue_changed: Notify::new(),
         report_arrived: Notify::new(),
+        mailboxes: Mailboxes::default(),
         changes: watch::Sender::new(0),
         metrics: OnceLock::new(),
         next_unique: AtomicU64::new(random_u64()),

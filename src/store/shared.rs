@@ -15,6 +15,7 @@ use super::disk::Disk;
 use super::entry::Frame;
 use super::layout::StoreUuid;
 use super::live::Live;
+use super::mailboxes::Mailboxes;
 use super::pending::Pending;
 use super::spool::Spool;
 use crate::clock::Clock;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) backlog_ready: Condvar,
     pub(super) queue_changed: Notify,
     pub(super) report_arrived: Notify,
+    pub(super) mailboxes: Mailboxes,
     /// Counts what was written.
     pub(super) changes: watch::Sender<u64>,
     pub(super) metrics: OnceLock<Metrics>,

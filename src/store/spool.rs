@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::entry::Entry;
 use super::journal::Segment;
 use super::layout;
-use super::record::{NoticeSent, ReportId};
+use super::record::{CursorKey, NoticeSent, ReportId};
 use crate::clock::Stopwatch;
 use crate::mail::QueueId;
 
@@ -20,6 +20,8 @@ pub(super) enum Pin {
     Report(ReportId),
     /// A captured report that is still to be forwarded.
     Forward(ReportId),
+    /// How far a folder of a mailbox has been read.
+    Cursor(CursorKey),
 }
 
 /// Where the frame behind a pin lies.
@@ -93,6 +95,7 @@ impl Spool {
                     self.release(Pin::Forward(*report_id));
                 }
             }
+            Entry::Cursor(cursor) => self.pin(Pin::Cursor(cursor.key()), place),
             Entry::Attempt(_) | Entry::Bounce(_) | Entry::Standing(..) => {}
         }
     }

@@ -15,6 +15,7 @@ use crate::mail::{MailDsn, MessageId, Timestamp, header};
 use crate::store::MessageRecord;
 use crate::store::record::{Bounce, Submission};
 use crate::store::state::State;
+pub use mailbox::mailbox;
 use recipient::{AttemptsAs, Evidence};
 pub use report::{report, report_summary};
 
@@ -37,6 +38,7 @@ macro_rules! object {
 }
 
 // After the macro, which it uses.
+mod mailbox;
 mod recipient;
 mod report;
 

@@ -3,6 +3,7 @@
 mod bounces;
 mod health;
 mod known;
+mod mailboxes;
 mod messages;
 mod reports;
 mod reread;
@@ -36,10 +37,12 @@ pub(super) fn router(state: HttpState) -> Router {
         .route("/v1/reports/differences", get(reread::show))
         .route("/v1/reports/{id}", get(reports::one))
         .route("/v1/reports/{id}/source", get(reports::source))
+        .route("/v1/mailboxes", get(mailboxes::list))
         .route("/metrics", get(health::metrics))
         .route_layer(middleware::from_fn_with_state(state.clone(), reader));
     let changing = Router::new()
         .route("/v1/reports/differences", post(reread::apply))
+        .route("/v1/mailboxes/{name}/poll", post(mailboxes::poll))
         .route_layer(middleware::from_fn_with_state(state.clone(), admin));
     let open = Router::new().route("/health", get(health::health));
     reading

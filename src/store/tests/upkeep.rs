@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::Missing;
 use crate::store::index::GENERATION;
-use crate::store::record::NoticeSent;
+use crate::store::record::{FolderCursor, NoticeSent};
 use crate::store::state::State;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -110,6 +110,43 @@ async fn segments_are_recycled_and_what_is_live_in_them_is_written_again() {
             assert_eq!(store.message(*id).unwrap().unwrap().attempts.len(), 1, "{round}");
         }
     }
+}
+
+fn cursor(folder: &str, last_uid: u32) -> FolderCursor {
+    FolderCursor {
+        mailbox: "bounces".to_owned(),
+        folder: folder.to_owned(),
+        uid_validity: 7,
+        last_uid,
+        highest_mod_seq: Some(u64::MAX),
+        old_below: 2,
+        read_from: START,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_cursor_of_a_folder_outlives_its_segment_and_the_process() {
+    let dir = TempDir::new();
+    let store = open_small(&dir);
+    let moved = |last_uid| Batch { cursors: vec![cursor("INBOX", last_uid)], ..Batch::default() };
+    let junk = cursor("Junk", 3);
+    committed(&store, Batch { cursors: vec![junk.clone()], ..Batch::default() }).await;
+    for last_uid in 1..=200 {
+        let id = accepted(&store, &["a@b.test"], &[b'x'; 4096]).await;
+        committed(&store, attempts(vec![attempt(id, 0, 1, Decision::Relayed)])).await;
+        committed(&store, moved(last_uid)).await;
+        assert_eq!(store.folder_cursor("bounces", "INBOX"), Some(cursor("INBOX", last_uid)));
+    }
+    let first = dir.path().join("spool/00000001.seg");
+    until("the first segment is gone", || !first.exists()).await;
+    until("old segments are gone", || store.stats().segments <= 3).await;
+    // As in a crash: nothing is closed.
+    drop(store);
+    let store = open_small(&dir);
+    assert_eq!(store.folder_cursor("bounces", "INBOX"), Some(cursor("INBOX", 200)));
+    assert_eq!(store.folder_cursor("bounces", "Junk"), Some(junk));
+    assert_eq!(store.folder_cursor("bounces", "Sent"), None);
+    assert_eq!(store.folder_cursor("others", "INBOX"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
