@@ -5,7 +5,7 @@ use super::{Capture, Forward, reported_action, said};
 use crate::bounce::{Action, Facts, RecipientFacts};
 use crate::mail::RecipientDsn;
 use crate::mail::dsn::Event;
-use crate::store::record::{ReportCaptured, ReportReceived, Submission};
+use crate::store::record::{CapturedBy, ReportCaptured, ReportReceived, Submission};
 
 impl Capture {
     /// Where a report goes on to, which has changed nothing of what is recorded.

@@ -1,9 +1,9 @@
-//! Measures the daemon: `cargo bench` for all of it, `cargo bench -- accept relay lookup parse
-//! protocol idle` for some, `--long` for the long runs.
+//! Measures the daemon: `cargo bench` for all of it, `cargo bench -- accept relay lookup imap
+//! parse protocol idle` for some, `--long` for the long runs.
 //!
 //! Nothing here fails for being slow. Each figure stands beside a baseline that is measured in
-//! the same run: the disk's own sync rate, a bare sink, mail-parser, Postfix's smtp-sink; or, for
-//! memory, beside what we aim at.
+//! the same run: the disk's own sync rate, a bare sink, a bare IMAP client, mail-parser, Postfix's
+//! smtp-sink; or, for memory, beside what we aim at.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@
     clippy::indexing_slicing,
     clippy::as_conversions,
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::disallowed_methods,
     clippy::await_holding_lock,
     reason = "a benchmark stops at the first surprise and measures with its own clock"
@@ -19,7 +20,11 @@
 
 mod accept;
 mod daemon;
+#[path = "../it/harness/mod.rs"]
+#[allow(dead_code, reason = "these are the peers of the tests, and not all are needed here")]
+mod harness;
 mod idle;
+mod imap;
 mod lookup;
 mod parse;
 mod protocol;
@@ -45,6 +50,9 @@ fn main() {
     }
     if wanted("lookup") {
         runtime.block_on(lookup::run(long));
+    }
+    if wanted("imap") {
+        imap::run(long);
     }
     if wanted("parse") {
         parse::run(long);

@@ -21,6 +21,14 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod imap;
+#[cfg(test)]
+mod imap_faults;
+#[cfg(test)]
+mod imap_hostile;
+#[cfg(test)]
+mod imap_oauth2;
+#[cfg(test)]
 mod net;
 #[cfg(test)]
 mod postfix;

@@ -171,9 +171,69 @@ impl Daemon {
         statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
     }
 
+    /// The most octets of memory that it has held.
+    pub(crate) fn memory_max(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Asks the HTTP server.
     pub(crate) fn get(&self, path: &str) -> (u16, Value) {
         http::get(self.http, path)
+    }
+
+    /// How the only mailbox is doing.
+    pub(crate) fn mailbox(&self) -> Value {
+        let (status, answer) = self.get("/v1/mailboxes");
+        assert_eq!(status, 200, "{answer}");
+        answer["mailboxes"][0].clone()
+    }
+
+    /// Returns how the only mailbox is doing once `is_so`.
+    pub(crate) fn await_mailbox(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait_for(what, MAILBOX_SOON, || {
+                last = self.mailbox();
+                is_so(&last).then(|| last.clone())
+            })
+        }));
+        waited.unwrap_or_else(|_| panic!("{what}: not so in {last:#}"))
+    }
+
+    /// The ids of all reports that match no mail, and how often each id comes.
+    pub(crate) fn unmatched_reports(&self) -> Vec<String> {
+        let mut ids = Vec::new();
+        let mut path = "/v1/reports?unmatched=true&pageSize=1000".to_owned();
+        loop {
+            let (status, page) = self.get(&path);
+            assert_eq!(status, 200, "{page}");
+            let reports = page["reports"].as_array().unwrap();
+            ids.extend(reports.iter().map(|one| one["id"].as_str().unwrap().to_owned()));
+            let Some(cursor) = page["cursor"].as_str() else { return ids };
+            path = format!("/v1/reports?unmatched=true&pageSize=1000&cursor={cursor}");
+        }
+    }
+
+    /// The octets of a report.
+    pub(crate) fn source(&self, report: &str) -> String {
+        let path = format!("/v1/reports/{report}/source");
+        let (status, _, body) = http::get_raw(self.http, &path, "");
+        assert_eq!(status, 200, "{report}");
+        String::from_utf8_lossy(&body).into_owned()
+    }
+
+    /// Runs a command of the program with this daemon's configuration; its exit code and output.
+    pub(crate) fn command(&self, arguments: &[&str]) -> (i32, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_rebound"))
+            .args(arguments)
+            .arg("--config")
+            .arg(self.dir.path().join("rebound.toml"))
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// The timeline of a mail, by queue id.
@@ -206,6 +266,9 @@ impl Daemon {
         self.dir.path().join("daemon.log")
     }
 }
+
+/// How long a mailbox may take to change, with a pause after a failure in between.
+const MAILBOX_SOON: Duration = Duration::from_secs(90);
 
 impl Drop for Daemon {
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! A client for one GET, as plain as can be.
+//! A client for one request, as plain as can be.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,19 +13,31 @@ pub(crate) fn get(server: SocketAddr, path: &str) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
-/// The status, header and body; `fields` are further header lines, each with its CRLF.
-pub(crate) fn get_raw(server: SocketAddr, path: &str, fields: &str) -> (u16, String, Vec<u8>) {
-    try_get(server, path, fields).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+/// The status and the JSON of the answer to a POST with an empty body.
+pub(crate) fn post(server: SocketAddr, path: &str, fields: &str) -> (u16, Value) {
+    let fields = format!("Content-Length: 0\r\n{fields}");
+    let (status, _, body) =
+        ask("POST", server, path, &fields).unwrap_or_else(|error| panic!("POST {path}: {error}"));
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
-fn try_get(
+/// The status, header and body; `fields` are further header lines, each with its CRLF.
+pub(crate) fn get_raw(server: SocketAddr, path: &str, fields: &str) -> (u16, String, Vec<u8>) {
+    ask("GET", server, path, fields).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+}
+
+fn ask(
+    method: &str,
     server: SocketAddr,
     path: &str,
     fields: &str,
 ) -> std::io::Result<(u16, String, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&server, SOON)?;
     stream.set_read_timeout(Some(SOON))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n{fields}\r\n")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n{fields}\r\n"
+    )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(answer.len());

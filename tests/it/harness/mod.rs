@@ -1,9 +1,12 @@
 //! What the stories are made of: the daemon, its peers, and ways to wait for what they do.
 
 pub(crate) mod daemon;
+pub(crate) mod dovecot;
 pub(crate) mod haproxy;
 pub(crate) mod http;
+pub(crate) mod imap_script;
 pub(crate) mod postfix;
+pub(crate) mod provider;
 pub(crate) mod report;
 pub(crate) mod sink;
 pub(crate) mod smtp;

@@ -61,6 +61,11 @@ impl Postfix {
 
     /// Prepares one that is down.
     pub(crate) fn prepare(inbound: SocketAddr) -> Self {
+        Self::with_reports_to(&format!("smtp:[{}]:{}", inbound.ip(), inbound.port()))
+    }
+
+    /// Prepares one that hands reports to this transport.
+    pub(crate) fn with_reports_to(hop: &str) -> Self {
         let dir = TempDir::new("postfix");
         open_to_all(dir.path());
         let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
@@ -72,7 +77,6 @@ impl Postfix {
         open_to_all(&dir.path().join("mail"));
         run(Command::new(program("chown", "coreutils")).arg("postfix").arg(format!("{base}/data")));
         run(Command::new(program("chown", "coreutils")).arg("nobody").arg(format!("{base}/mail")));
-        let inbound_hop = format!("smtp:[{}]:{}", inbound.ip(), inbound.port());
         let full = Sink::scripted(Box::new(|point, _| match point {
             Point::Rcpt(_) => Answer::Reply("552 5.2.2 Mailbox full, over quota"),
             _ => Answer::Accept,
@@ -82,7 +86,7 @@ impl Postfix {
             "conf/transport",
             format!(
                 "later@dest.test smtp:[127.0.0.1]:{}\n\
-                 bounces.app.test {inbound_hop}\napp.test {inbound_hop}\n",
+                 bounces.app.test {hop}\napp.test {hop}\n",
                 full.address.port()
             ),
         );
@@ -262,6 +266,7 @@ flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 proxywrite unix - - n - 1 proxymap
 smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
 relay unix - - n - - smtp
 showq unix n - n - - showq
 error unix - - n - - error
