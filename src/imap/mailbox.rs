@@ -69,8 +69,9 @@ impl Poller {
             };
             self.suspects.connection_ended();
             let state = error.state(is_connected);
-            self.enter(state);
+            // Whoever sees the state can see why.
             self.complain(&error, state.as_str());
+            self.enter(state);
             failures = failures.saturating_add(1);
             tokio::select! {
                 () = shutdown.requested() => return,
