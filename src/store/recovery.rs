@@ -305,7 +305,8 @@ fn replay_segment(
     let octets = std::fs::read(&file.path).map_err(failed)?;
     let opened = File::options().read(true).write(true).open(&file.path).map_err(failed)?;
     let segment = Segment { number: file.number, file: opened, path: file.path.clone() };
-    shared.core().spool.add(Arc::new(segment), 0);
+    let segment = Arc::new(segment);
+    shared.core().spool.add(Arc::clone(&segment), 0);
     let range = ScanRange { from, until: until.unwrap_or(u64::MAX), order: ScanOrder::Consecutive };
     let mut replayed: Vec<(u64, Frame)> = Vec::new();
     let mut replayed_bytes: usize = 0;
@@ -339,7 +340,26 @@ fn replay_segment(
     }
     let used = u64::try_from(end.offset).unwrap_or(u64::MAX);
     shared.core().spool.grown(file.number, used);
+    // It is never written again. A store that crashes again and again would fill the disk with
+    // room that was set aside, and read all of it at each start.
+    let needed = octets_needed(&octets, end.offset);
+    if needed < octets.len() {
+        let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+        segment.file.set_len(needed).map_err(|error| {
+            StoreError::io(format!("cutting the unused end of {}", file.path.display()), error)
+        })?;
+    }
     Ok(end)
+}
+
+/// Octets of a segment without the zeros behind its last frame. What is no frame and no zero
+/// either stays for a look.
+fn octets_needed(octets: &[u8], end: usize) -> usize {
+    let tail = octets.get(end..).unwrap_or_default();
+    let is_written = |block: &[u8]| ZEROS.get(..block.len()) != Some(block);
+    let last = tail.chunks(ZEROS.len()).rposition(is_written);
+    let blocks = last.map_or(0, |at| at.saturating_add(1));
+    end.saturating_add(blocks.saturating_mul(ZEROS.len())).min(octets.len())
 }
 
 /// Applies everything again that lies behind `checkpoint`, up to `last_lsn`.
@@ -471,5 +491,7 @@ fn random_u64() -> u64 {
 }
 
 const STATE_MAGIC: &[u8; 8] = b"RBNDSTA\n";
+/// What was never written, a block at a time.
+const ZEROS: [u8; 4096] = [0; 4096];
 /// Octets that are replayed at once.
 const REPLAY_BYTES_MAX: usize = 8 << 20;

@@ -30,14 +30,15 @@ fn nothing_acknowledged_is_lost_when_the_daemon_is_killed_again_and_again() {
     let (smtp, inbound) = (daemon.smtp, daemon.inbound);
     let acknowledged: Mutex<Vec<Queued>> = Mutex::default();
     let reported: Mutex<BTreeSet<String>> = Mutex::default();
-    let over = AtomicBool::new(false);
+    let (over, failed) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for worker in 0..SUBMITTERS {
             let (acknowledged, over) = (&acknowledged, &over);
             scope.spawn(move || submit_until(over, smtp, worker, acknowledged));
         }
-        let (reported, over_ref, sink_ref) = (&reported, &over, &sink);
-        scope.spawn(move || report_until(over_ref, inbound, sink_ref, reported));
+        let end = End { over: &over, failed: &failed };
+        let (reported, end_ref, sink_ref) = (&reported, (&over, &failed), &sink);
+        scope.spawn(move || report_until(end_ref, inbound, sink_ref, reported));
         let mut random: u64 = 20_261_123;
         // Nobody sends: the wait for a message is the random time between two kills.
         let (_never, timer) = mpsc::channel::<()>();
@@ -48,7 +49,7 @@ fn nothing_acknowledged_is_lost_when_the_daemon_is_killed_again_and_again() {
             daemon.kill();
             daemon.restart();
         }
-        over.store(true, Ordering::SeqCst);
+        drop(end);
     });
     let acknowledged = acknowledged.into_inner().unwrap();
     let reported = reported.into_inner().unwrap();
@@ -66,6 +67,19 @@ fn nothing_acknowledged_is_lost_when_the_daemon_is_killed_again_and_again() {
         let bounces = message["bounces"].as_array().map_or(0, Vec::len);
         let want = usize::from(reported.contains(message_id));
         assert_eq!(bounces, want, "a report is captured once: {message:#}");
+    }
+}
+
+/// Ends the load when it is dropped, also by a failure: the scope waits for those who make it.
+struct End<'a> {
+    over: &'a AtomicBool,
+    failed: &'a AtomicBool,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.failed.store(std::thread::panicking(), Ordering::SeqCst);
+        self.over.store(true, Ordering::SeqCst);
     }
 }
 
@@ -116,14 +130,14 @@ fn submit_until(
 /// Reports every fourth mail of the sink as failed, and notes which reports were acknowledged.
 /// A report whose reply was lost is sent again, as a real MTA does.
 fn report_until(
-    over: &AtomicBool,
+    (over, failed): (&AtomicBool, &AtomicBool),
     inbound: std::net::SocketAddr,
     sink: &Sink,
     reported: &Mutex<BTreeSet<String>>,
 ) {
     let mut next = 0;
     let mut pending: Option<(String, String)> = None;
-    while !over.load(Ordering::SeqCst) || pending.is_some() {
+    while !over.load(Ordering::SeqCst) || (pending.is_some() && !failed.load(Ordering::SeqCst)) {
         let Some((id, to)) = pending.take().or_else(|| {
             let mail = sink.mail(next)?;
             next += 4;

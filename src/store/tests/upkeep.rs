@@ -54,6 +54,28 @@ async fn a_batch_of_many_bounces_is_taken_however_many_others_come_in() {
     assert_eq!(store.message(mail).unwrap().unwrap().bounces.len(), 5_000);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_crashes_again_and_again_keeps_no_room_that_it_does_not_use() {
+    let dir = TempDir::new();
+    let mut mails = Vec::new();
+    for _ in 0..20 {
+        // A mail that nobody takes keeps its segment, and those behind it.
+        let store = open(&dir);
+        mails.push(accepted(&store, &["to@example.test"], b"waits").await);
+        drop(store);
+    }
+    let store = open(&dir);
+    // All came at the same moment, and ids of one moment begin anywhere with each start.
+    mails.sort();
+    assert_eq!(store.due(START, 100, &|_id| false), mails);
+    for mail in mails {
+        assert_eq!(read_body(&store, mail).await.unwrap(), b"waits");
+    }
+    let files = std::fs::read_dir(dir.path().join("spool")).unwrap();
+    let octets: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(octets < 2 * tuning().segment_bytes, "{octets} octets for 20 small mails");
+}
+
 fn open_small(dir: &TempDir) -> Store {
     let tuning = Tuning { segment_bytes: 65_536, copy_after_secs: 0, ..tuning() };
     Store::open_tuned(&dir.options(), clock(), tuning).unwrap()
