@@ -1,10 +1,11 @@
 //! What speaks for a mail being a report, and against it, besides what it says.
 
 use super::address;
-use super::facts::Original;
+use super::facts::{Original, RecipientFacts};
 use super::freeform::Notice;
 use super::mime::Mail;
 use super::notice::{Group, Words};
+use super::reason;
 
 /// What the header of a mail says about who wrote it and why.
 #[derive(Clone, Debug, Default)]
@@ -203,7 +204,13 @@ impl Evidence {
     /// Whether a notice tells of a delay rather than a failure.
     pub(super) fn is_delay(&self, notice: &Notice) -> bool {
         let says = notice.words.has(Group::Delay) || self.subject.has(Group::Delay);
-        says && !notice.words.has(Group::Final) && !self.subject.has(Group::Final)
+        // What is refused for good is not tried again, whatever the text says of other cases.
+        let is_refused = |recipient: &RecipientFacts| {
+            let class = recipient.status.map(|status| status.class);
+            class.or(recipient.code.map(reason::class_of)) == Some(5)
+        };
+        let all_refused = !notice.recipients.is_empty() && notice.recipients.iter().all(is_refused);
+        says && !all_refused && !notice.words.has(Group::Final) && !self.subject.has(Group::Final)
     }
 
     /// Whether a mail delivery agent wrote it in its own name.
