@@ -36,6 +36,11 @@ fn main() {
     if arguments.iter().any(|argument| argument == protocol::SERVE) {
         return protocol::serve_sink();
     }
+    if let [mode, shape] = arguments.as_slice()
+        && mode == parse::PEAK
+    {
+        return parse::peak(shape);
+    }
     let long = arguments.iter().any(|argument| argument == "--long");
     let wanted = |name: &str| {
         let mut named = arguments.iter().filter(|argument| !argument.starts_with("--")).peekable();
