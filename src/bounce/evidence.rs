@@ -185,10 +185,8 @@ impl Evidence {
         let words = notice.words;
         let is_other = self.is_autoreply || words.has(Group::Autoreply);
         let is_machine = self.from_daemon && !self.from_office;
-        // Only a delivery agent writes under its own name and takes no answer.
-        let is_agent = is_machine && self.null_path && !words.has(Group::Things);
         let has_sender = is_machine || (self.null_path && (self.from_daemon || notice.has_code));
-        notice.is_structured && !is_other && (is_agent || (returns_mail && has_sender))
+        notice.is_structured && returns_mail && !is_other && has_sender
     }
 
     /// Whether a notice has the form of a report although its sender does not.
