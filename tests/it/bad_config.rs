@@ -1,10 +1,9 @@
 //! A wrong configuration stops the start, and says where it is wrong and what was expected.
 
-use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use crate::harness::daemon::{Config, Daemon};
-use crate::harness::{TempDir, free_port};
+use crate::harness::{TempDir, free_listener, free_port};
 
 /// Runs `rebound` to its end.
 fn rebound(arguments: &[&str]) -> Output {
@@ -149,7 +148,7 @@ fn a_missing_file_is_named() {
 #[test]
 fn an_occupied_port_is_named_with_its_setting() {
     let dir = TempDir::new("config");
-    let taken = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    let taken = free_listener();
     let address = taken.local_addr().unwrap().to_string();
     let text =
         format!("data_dir = \"{}/data\"\n[http]\nlisten = [\"{address}\"]\n", dir.path().display());

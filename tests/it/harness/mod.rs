@@ -11,10 +11,11 @@ pub(crate) mod report;
 pub(crate) mod sink;
 pub(crate) mod smtp;
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -60,15 +61,35 @@ impl Drop for TempDir {
 
 /// A port of loopback that nobody uses, below those that the kernel gives to clients.
 pub(crate) fn free_port() -> u16 {
+    free_listener().local_addr().unwrap().port()
+}
+
+/// A listener at such a port.
+pub(crate) fn free_listener() -> TcpListener {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let own = u16::try_from(std::process::id() % 200).unwrap() * 100;
     loop {
-        let port = 10_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        let port = own_ports() + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener;
         }
     }
 }
+
+/// The first of the ports that are this process's own, so that a port which was given back is not
+/// taken by another run of the tests; a locked file says whose they are.
+fn own_ports() -> u16 {
+    static OWN: OnceLock<(File, u16)> = OnceLock::new();
+    let take = |block: u16| {
+        let path = std::env::temp_dir().join(format!("rebound-it-ports-{block}"));
+        let file = File::options().write(true).create(true).truncate(false).open(path).ok()?;
+        file.try_lock().is_ok().then_some((file, 10_000 + block * PORTS))
+    };
+    OWN.get_or_init(|| (0..BLOCKS).find_map(take).expect("too many runs of the tests")).1
+}
+
+/// Ports of one process, and how many processes have some.
+const PORTS: u16 = 1_000;
+const BLOCKS: u16 = 20;
 
 /// Asks again and again until there is an answer; fails when `limit` is over.
 pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<T>) -> T {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::free_port;
+use super::free_listener;
 
 /// A mail as it arrived.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Sink {
     }
 
     pub(crate) fn scripted(script: Script) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+        let listener = free_listener();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             mails: Mutex::default(),
