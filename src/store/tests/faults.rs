@@ -90,8 +90,10 @@ async fn a_failed_checkpoint_moves_nothing_and_is_made_up_for() {
             committed(&store, attempts(vec![attempt(id, 0, 1, Decision::Relayed)])).await;
             ids.push(id);
             assert!(ids.len() < 1_000, "{name}: no checkpoint met the fault");
-            // Nothing is written to the journal meanwhile: the next to meet the fault is the
+            // Nothing is left to be written to the journal or to be moved into the log, where it
+            // would meet the fault first and be moved when it is over: the next to meet it is the
             // checkpoint, unless it was made just before.
+            until("moved into the log", || store.stats().backlog_bytes == 0).await;
             disk.inject(faults);
             let waiting = failed_checkpoint(&store);
             tokio::time::timeout(Duration::from_millis(100), waiting).await.unwrap_or_default();
