@@ -157,6 +157,17 @@ fn after_entity<'a>(tail: &'a str, text: &mut String) -> &'a str {
         "quot" => Some('"'),
         "apos" => Some('\''),
         "nbsp" => Some(' '),
+        "ndash" => Some('\u{2013}'),
+        "mdash" => Some('\u{2014}'),
+        "lsquo" => Some('\u{2018}'),
+        "rsquo" => Some('\u{2019}'),
+        "ldquo" => Some('\u{201c}'),
+        "rdquo" => Some('\u{201d}'),
+        "laquo" => Some('\u{ab}'),
+        "raquo" => Some('\u{bb}'),
+        "hellip" => Some('\u{2026}'),
+        "bull" => Some('\u{2022}'),
+        "middot" => Some('\u{b7}'),
         _ => name.strip_prefix('#').and_then(number).and_then(char::from_u32),
     };
     match found {
