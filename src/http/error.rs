@@ -27,6 +27,8 @@ pub enum ApiError {
     },
     /// The path exists and not for this method.
     Method,
+    /// There is no room for another one now.
+    TooMany(&'static str),
     /// The store cannot answer now.
     Store(StoreError),
     /// A task of ours ended without an answer.
@@ -68,6 +70,7 @@ impl ApiError {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooMany(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(StoreError::Busy | StoreError::DiskFull) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -80,6 +83,7 @@ impl ApiError {
             Self::Forbidden(_) => "Forbidden",
             Self::NotFound { code, .. } => code,
             Self::Method => "MethodNotAllowed",
+            Self::TooMany(_) => "TooManyStreams",
             Self::Store(StoreError::Busy | StoreError::DiskFull) => "StoreBusy",
             Self::Store(_) => "StoreFailed",
             Self::Internal(_) => "InternalError",
@@ -89,7 +93,7 @@ impl ApiError {
     fn message(&self) -> &str {
         match self {
             Self::Input(_) => "Invalid input",
-            Self::Unauthorized(why) => why,
+            Self::Unauthorized(why) | Self::TooMany(why) => why,
             Self::Forbidden(why) => why,
             Self::NotFound { message, .. } => message,
             Self::Method => "This path does not take this method",

@@ -27,6 +27,7 @@ pub use server::{Limits, run};
 #[derive(Clone)]
 pub struct HttpState {
     inner: Arc<Parts>,
+    streams: routes::Streams,
 }
 
 /// What the routes are made of.
@@ -48,7 +49,7 @@ pub struct Parts {
 impl HttpState {
     /// The state of one server.
     pub fn new(parts: Parts) -> Self {
-        Self { inner: Arc::new(parts) }
+        Self { inner: Arc::new(parts), streams: routes::Streams::default() }
     }
 }
 

@@ -101,6 +101,7 @@ impl Applier {
         }
         core.backlog_bytes = core.backlog_bytes.saturating_sub(bytes);
         drop(core);
+        shared.applied.send_replace(position.lsn);
         self.applied = position;
         self.bytes = self.bytes.saturating_add(bytes);
         true

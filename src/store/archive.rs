@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::StoreError;
 use super::disk::{Disk, create_private_dir};
 use super::entry::{Entry, Frame};
+use super::feed::FeedEnds;
 use super::index::{self, IndexError, Opened, Rows, Table, Tables};
 use super::journal::{self, Found, ScanOrder, ScanRange};
 use super::layout::{self, Location, SegmentHeader, StoreUuid};
@@ -25,6 +26,7 @@ pub(super) struct Archive {
     writers: Mutex<Writers>,
     readers: Mutex<HashMap<(u32, u32), Arc<File>>>,
     days: Mutex<BTreeSet<u32>>,
+    feed_ends: FeedEnds,
     /// Days before this one have been dropped.
     kept_from: AtomicU32,
 }
@@ -71,6 +73,7 @@ impl Archive {
             writers: Mutex::default(),
             readers: Mutex::default(),
             days: Mutex::new(days),
+            feed_ends: FeedEnds::default(),
             kept_from: AtomicU32::new(0),
         };
         archive.rebuild(&archive.writers(), &suspects)?;
@@ -92,8 +95,9 @@ impl Archive {
             let location = self.place(&mut writers, day, *lsn, buffer, room)?;
             let kind = frame.entry.kind().as_u8();
             let payload = frame.payload.get(..frame.log_len).unwrap_or(&frame.payload);
-            layout::encode_frame(buffer, self.seed, *lsn, (kind, 0), &frame.key, payload);
-            for row in frame.entry.rows(*lsn, location) {
+            let flags = frame.flags & layout::REVISION;
+            layout::encode_frame(buffer, self.seed, *lsn, (kind, flags), &frame.key, payload);
+            for row in frame.entry.rows(*lsn, flags, location) {
                 if row.day >= kept_from {
                     rows.entry(row.day).or_default().push((row.key, row.value));
                 }
@@ -217,6 +221,7 @@ impl Archive {
         for day in &old {
             writers.open.remove(day);
             self.known_days().remove(day);
+            self.feed_ends.forget(*day);
             self.open_readers().retain(|(of, _), _| of != day);
             // The index goes first: a row must never point to a file that is gone.
             self.tables.remove(*day)?;
@@ -355,13 +360,15 @@ impl Archive {
             self.tables.reset(day)?;
             self.known_days().insert(day);
         }
-        match self.tables.apply(day, rows) {
+        let inserted = match self.tables.apply(day, rows) {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::error!(day, %error, "the index of a day is broken");
                 self.rebuild(writers, &BTreeSet::from([day]))
             }
-        }
+        };
+        self.feed_ends.written(day);
+        inserted
     }
 
     /// Makes the indexes of these days anew, from all that was logged since the first of them.
@@ -404,7 +411,7 @@ impl Archive {
                 let offset = layout::u32_of(offset);
                 let location = Location { day, file, offset };
                 if let Ok(Some(entry)) = Entry::read(&frame) {
-                    for row in entry.rows(frame.lsn, location) {
+                    for row in entry.rows(frame.lsn, frame.flags, location) {
                         if days.contains(&row.day) {
                             rows.entry(row.day).or_default().push((row.key, row.value));
                         }
@@ -466,6 +473,11 @@ impl Archive {
 
     fn known_days(&self) -> MutexGuard<'_, BTreeSet<u32>> {
         self.days.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the events of the days end.
+    pub(super) fn feed_ends(&self) -> &FeedEnds {
+        &self.feed_ends
     }
 
     fn open_readers(&self) -> MutexGuard<'_, HashMap<(u32, u32), Arc<File>>> {

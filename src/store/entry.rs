@@ -37,7 +37,7 @@ pub(super) enum Entry {
 pub(super) struct Frame {
     /// What it says.
     pub(super) entry: Entry,
-    /// `MORE`, `CONTINUES`, `COPY`.
+    /// `MORE`, `CONTINUES`, `COPY`, `REVISION`.
     pub(super) flags: u8,
     /// What it is about.
     pub(super) key: Vec<u8>,
@@ -156,13 +156,17 @@ impl Entry {
     /// Keys that end in the queue id of a submission which can be found by something beside its
     /// own ids; the rows hold nothing else, and belong to the day of the submission.
     ///
-    /// These are the recipients of an app's mail, and what the next hop that took it calls it.
+    /// These are the account and the recipients of an app's mail, and what the next hop that took
+    /// it calls it.
     pub(super) fn names(&self) -> Vec<Vec<u8>> {
         match self {
             Self::Message(message) if message.origin == Origin::App => {
                 let id = message.queue_id;
                 let recipients = message.envelope.recipients.iter();
-                recipients.map(|to| layout::sent_key(&to.address.canonical(), id)).collect()
+                let sent = recipients.map(|to| layout::sent_key(&to.address.canonical(), id));
+                let accounts = [Some(message.account.as_str()), None];
+                let accounts = accounts.map(|account| layout::account_key(account, id));
+                sent.chain(accounts).collect()
             }
             Self::Attempt(attempt) if attempt.decision == Decision::Relayed => {
                 let id = attempt.queue_id;
@@ -175,10 +179,11 @@ impl Entry {
         }
     }
 
-    /// The rows that point to it, once it lies at `location`.
-    pub(super) fn rows(&self, lsn: u64, location: Location) -> Vec<Row> {
+    /// The rows that point to it, once its frame with these flags lies at `location`.
+    pub(super) fn rows(&self, lsn: u64, flags: u8, location: Location) -> Vec<Row> {
         let place = location.encode();
         let row = |day, key, value: &[u8]| Row { day, key, value: value.to_vec() };
+        let told = || row(location.day, layout::feed_key(lsn), &place);
         let named = |day| self.names().into_iter().map(move |key| row(day, key, &[]));
         match self {
             Self::Message(message) => {
@@ -193,10 +198,17 @@ impl Entry {
             Self::Attempt(attempt) => {
                 let id = attempt.queue_id;
                 let day = id.time().day();
-                let own = row(day, layout::event_key(id, lsn), &place);
-                std::iter::once(own).chain(named(day)).collect()
+                let own = [row(day, layout::event_key(id, lsn), &place), told()];
+                own.into_iter().chain(named(day)).collect()
             }
-            Self::Bounce(bounce) => bounce_rows(bounce, lsn, &place),
+            Self::Bounce(bounce) => {
+                let mut rows = bounce_rows(bounce, lsn, &place);
+                // What is read anew has been told; of what matches no mail its report tells.
+                if flags & layout::REVISION == 0 && bounce.queue_id.is_some() {
+                    rows.push(told());
+                }
+                rows
+            }
             Self::Report(report) => {
                 let day = report.id.0.time().day();
                 vec![
@@ -208,6 +220,9 @@ impl Entry {
                 let day = mark.id.0.time().day();
                 let key = layout::report_key(mark.id, ReportPart::Captured);
                 let mut rows = vec![row(day, key, &place)];
+                if !mark.reread {
+                    rows.push(told());
+                }
                 if mark.is_unmatched() {
                     rows.push(row(day, layout::unmatched_key(mark.id), &[]));
                 }

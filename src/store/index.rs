@@ -502,7 +502,7 @@ pub(super) fn remove_all(path: &Path) -> Result<(), StoreError> {
 }
 
 /// The layout of the rows; directories of another one are removed and rebuilt.
-pub(super) const GENERATION: &str = "2";
+pub(super) const GENERATION: &str = "3";
 /// Stands in a mark instead of a boot id.
 const BUILDING: &str = "building";
 /// Memory that sled may use for one open day.

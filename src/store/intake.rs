@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::StoreError;
 use super::body::{Body, BodyOctets, FileGuard};
 use super::entry::{Entry, Frame};
+use super::layout;
 use super::live::Durability;
 use super::record::{Batch, Bounce, ReportReceived, Submission};
 use super::shared::{Shared, Source, Work};
@@ -53,7 +54,9 @@ impl Shared {
             frames.push(frame_of(Entry::Cursor(Arc::new(cursor)), None)?);
         }
         for bounce in revisions {
-            frames.push(frame_of(Entry::Bounce(Arc::new(bounce)), None)?);
+            let mut frame = frame_of(Entry::Bounce(Arc::new(bounce)), None)?;
+            frame.flags = layout::REVISION;
+            frames.push(frame);
         }
         let mut bounces = distinct(bounces);
         let _no_other = (!bounces.is_empty()).then(|| self.bounce_writer());

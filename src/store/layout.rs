@@ -320,6 +320,32 @@ pub(super) fn sent_prefix(address: &str) -> Vec<u8> {
     joined(b's', &[&address_hash(address)])
 }
 
+/// `'o' | hash of the account [12] | !queue id`: an account's mails, newest first; once more with
+/// zeros in place of the hash for the mails of all accounts; in the day of the message.
+pub(super) fn account_key(account: Option<&str>, queue_id: QueueId) -> Vec<u8> {
+    joined(b'o', &[&account_hash(account), &inverted(queue_id.as_bytes())])
+}
+
+/// All `'o'` keys of an account, or of all.
+pub(super) fn account_prefix(account: Option<&str>) -> Vec<u8> {
+    joined(b'o', &[&account_hash(account)])
+}
+
+/// `'v' | lsn`: what has happened, to whatever mail, oldest first; in the day of the event.
+pub(super) fn feed_key(lsn: u64) -> Vec<u8> {
+    joined(b'v', &[&lsn.to_be_bytes()])
+}
+
+/// All `'v'` keys.
+pub(super) fn feed_prefix() -> Vec<u8> {
+    vec![b'v']
+}
+
+/// The LSN of a `'v'` key.
+pub(super) fn feed_lsn(key: &[u8]) -> Option<u64> {
+    key.last_chunk::<8>().copied().map(u64::from_be_bytes)
+}
+
 /// `'e' | queue id | lsn`: what happened to a submission, oldest first; in the day of the message.
 pub(super) fn event_key(queue_id: QueueId, lsn: u64) -> Vec<u8> {
     joined(b'e', &[queue_id.as_bytes(), &lsn.to_be_bytes()])
@@ -420,11 +446,11 @@ pub(super) fn marker_key() -> Vec<u8> {
 }
 
 /// The part of a key by which the filter of a day knows it: tag and hash of `'m'`, `'a'`, `'n'`,
-/// `'g'`, `'b'`, `'s'`, which are looked for in many days.
+/// `'g'`, `'b'`, `'s'`, `'o'`, which are looked for in many days.
 pub(super) fn filtered_prefix(key: &[u8]) -> Option<&[u8]> {
     match key.first()? {
         b'm' | b'a' | b'n' | b'g' => key.get(..17),
-        b'b' | b's' => key.get(..13),
+        b'b' | b's' | b'o' => key.get(..13),
         _ => None,
     }
 }
@@ -465,9 +491,17 @@ pub(super) fn parse_bounce_id(text: &str) -> Option<[u8; 10]> {
 
 /// blake3 of an address in its canonical form, cut to 12 octets.
 pub(super) fn address_hash(address: &str) -> [u8; 12] {
-    let hash = blake3::hash(canonical(address).as_bytes());
+    hash12(canonical(address).as_bytes())
+}
+
+/// blake3 of the name of an account, cut to 12 octets; zeros stand for all accounts.
+fn account_hash(account: Option<&str>) -> [u8; 12] {
+    account.map_or([0; 12], |name| hash12(name.as_bytes()))
+}
+
+fn hash12(octets: &[u8]) -> [u8; 12] {
     let mut short = [0; 12];
-    short.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
+    short.iter_mut().zip(blake3::hash(octets).as_bytes()).for_each(|(to, from)| *to = *from);
     short
 }
 
@@ -538,6 +572,8 @@ pub(super) const MORE: u8 = 1;
 pub(super) const CONTINUES: u8 = 2;
 /// A frame flag: written again from an older segment; `log/` and the index have it already.
 pub(super) const COPY: u8 = 4;
+/// A frame flag: the bounce takes the place of a known one, which has been told.
+pub(super) const REVISION: u8 = 8;
 /// Where the body of a `Message` frame is: behind its record.
 pub(super) const BODY_HERE: u8 = 0;
 /// Where the body of a `Message` frame is: in `spool/big`.

@@ -11,11 +11,13 @@ mod committer;
 mod digest;
 mod disk;
 mod entry;
+mod feed;
 mod filter;
 mod index;
 mod intake;
 mod journal;
 mod layout;
+mod listing;
 mod live;
 mod lookup;
 mod mailboxes;
@@ -38,6 +40,7 @@ use tokio::sync::oneshot;
 pub use self::body::{Body, BodyWriter};
 pub use self::digest::report_digest;
 pub use self::disk::create_private_dir;
+pub use self::feed::{Event, Events, Happened};
 pub use self::mailboxes::{MailboxCounts, MailboxState, MailboxStatus};
 use self::record::{
     Attempt, Batch, Bounce, BounceId, ReportCaptured, ReportId, ReportReceived, Submission,
@@ -216,6 +219,8 @@ impl Store {
         let mut committer = committer::Committer::new(recovered.end.lsn, recovered.next_number);
         let applier = applier::Applier::new(recovered.end);
         let shared = Arc::new(recovered.shared);
+        shared.core().last_lsn = recovered.end.lsn;
+        shared.applied.send_replace(recovered.end.lsn);
         committer.start(&shared)?;
         let commit = shared::spawn("store-committer", &shared, |shared| committer.run(shared))?;
         let apply = shared::spawn("store-applier", &shared, |shared| applier.run(shared))?;
@@ -449,6 +454,38 @@ impl Store {
         max: usize,
     ) -> Result<Vec<ReportId>, StoreError> {
         self.shared.captured_reports(from, after, max)
+    }
+
+    /// The mails that apps have submitted for an account, or for any, newest first, those before
+    /// `before` only.
+    pub fn sent(
+        &self,
+        account: Option<&str>,
+        before: Option<QueueId>,
+        max: usize,
+    ) -> Result<Vec<QueueId>, StoreError> {
+        self.shared.sent(account, before, max)
+    }
+
+    /// How many mails `sent` would list in all. The first call reads through all of them; later
+    /// ones through what has come since.
+    pub fn sent_count(&self, account: Option<&str>) -> Result<u64, StoreError> {
+        self.shared.sent_count(account)
+    }
+
+    /// At most `max` events behind the place `after`, oldest first.
+    pub fn events_after(&self, after: u64, max: usize) -> Result<Events, StoreError> {
+        self.shared.events_after(after, max)
+    }
+
+    /// The place behind everything that has happened so far.
+    pub fn events_end(&self) -> u64 {
+        self.shared.core().last_lsn
+    }
+
+    /// Changes whenever there may be more events; its value says nothing.
+    pub fn feed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared.applied.subscribe()
     }
 
     /// Drops the days that are older than `Options::keep`. Removes files, so it may block.

@@ -110,6 +110,8 @@ pub(super) fn open(
         report_arrived: Notify::new(),
         mailboxes: Mailboxes::default(),
         changes: watch::Sender::new(0),
+        applied: watch::Sender::new(0),
+        sent_counts: std::sync::Mutex::default(),
         metrics: OnceLock::new(),
         next_unique: AtomicU64::new(random_u64()),
         _lock: lock,
@@ -432,7 +434,8 @@ fn log_frame(frame: &FrameRef<'_>, entry: Entry) -> Frame {
         _ => frame.payload.len(),
     };
     let payload = frame.payload.get(..log_len).unwrap_or_default().to_vec();
-    Frame { entry, flags: 0, key: frame.key.to_vec(), payload, log_len }
+    let flags = frame.flags & layout::REVISION;
+    Frame { entry, flags, key: frame.key.to_vec(), payload, log_len }
 }
 
 /// Keeps a copy of damaged octets and raises an alarm.

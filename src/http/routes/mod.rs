@@ -1,6 +1,7 @@
 //! What can be asked, one file per kind of thing.
 
 mod bounces;
+mod events;
 mod health;
 mod known;
 mod mailboxes;
@@ -26,12 +27,14 @@ use super::server::Peer;
 use crate::mail::{MessageId, QueueId};
 use crate::store::{MessageRecord, Missing, Store};
 use crate::view::Closing;
+pub(super) use events::Streams;
 
 /// All routes. A new one goes into a group, which says what token it needs.
 pub(super) fn router(state: HttpState) -> Router {
     let reading = Router::new()
         .route("/v1/bounces", get(bounces::search))
         .route("/v1/bounces/{*id}", get(bounces::of_message))
+        .route("/v1/events", get(events::list_or_follow))
         .route("/v1/messages/{*id}", get(messages::timeline_or_wait))
         .route("/v1/reports", get(reports::list))
         .route("/v1/reports/differences", get(reread::show))

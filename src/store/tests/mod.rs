@@ -4,6 +4,7 @@ mod basics;
 mod crash;
 mod damage;
 mod faults;
+mod feed;
 mod upkeep;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,155 @@
+//! The feed: what has happened to any mail, in the order in which it was written.
+//!
+//! It is no record of its own but an order over those that are there, so it tells of each in
+//! the very write that made it true. It shows what is in the index, all of which is on disk.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::StoreError;
+use super::archive::Archive;
+use super::entry::Entry;
+use super::layout::{self, Location};
+use super::record::{Attempt, Bounce, ReportCaptured};
+use super::shared::Shared;
+
+/// A piece of the feed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Events {
+    /// What has happened, oldest first.
+    pub events: Vec<Event>,
+    /// The place behind which the next piece begins.
+    pub end: u64,
+    /// Whether there was nothing more at the time.
+    pub is_last: bool,
+}
+
+/// One thing that has happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its place in the order of all writes: later events have larger ones.
+    pub place: u64,
+    /// What it was.
+    pub what: Happened,
+}
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Happened {
+    /// A recipient was tried.
+    Attempt(Arc<Attempt>),
+    /// A bounce or delivery news was captured.
+    Bounce(Arc<Bounce>),
+    /// A report was captured, whatever was in it.
+    Report(Arc<ReportCaptured>),
+}
+
+/// Behind which places the days have no event, so that most of them need not be asked.
+#[derive(Debug, Default)]
+pub(super) struct FeedEnds(Mutex<HashMap<u32, FeedEnd>>);
+
+#[derive(Debug, Default)]
+struct FeedEnd {
+    /// Counts the writes to the day.
+    writes: u64,
+    /// Behind this place there was nothing at the last of them.
+    end: Option<u64>,
+}
+
+/// A look at the events of a day that is being taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    day: u32,
+    writes: u64,
+}
+
+impl FeedEnds {
+    /// Notes that rows have been written to a day; to be called behind the write.
+    pub(super) fn written(&self, day: u32) {
+        let mut days = self.days();
+        let known = days.entry(day).or_default();
+        known.writes = known.writes.wrapping_add(1);
+        known.end = None;
+    }
+
+    /// Forgets a day that is dropped.
+    pub(super) fn forget(&self, day: u32) {
+        self.days().remove(&day);
+    }
+
+    /// Begins a look; `None` where there can be nothing behind `after`.
+    fn look(&self, day: u32, after: u64) -> Option<Look> {
+        let mut days = self.days();
+        let known = days.entry(day).or_default();
+        let is_over = known.end.is_some_and(|end| end <= after);
+        (!is_over).then_some(Look { day, writes: known.writes })
+    }
+
+    /// Notes that a look found nothing behind `after`, unless the day was written to meanwhile.
+    fn saw_none(&self, look: Look, after: u64) {
+        if let Some(known) = self.days().get_mut(&look.day).filter(|day| day.writes == look.writes)
+        {
+            known.end = Some(after);
+        }
+    }
+
+    fn days(&self) -> MutexGuard<'_, HashMap<u32, FeedEnd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// At most `max` events behind the place `after`, oldest first.
+    pub(super) fn events_after(&self, after: u64, max: usize) -> Result<Events, StoreError> {
+        // What a group that is being applied has in one day, but not in another yet, is left for
+        // later: else an event could be passed over.
+        let until = *self.applied.borrow();
+        let found = self.archive.feed(after, until, max)?;
+        let is_last = found.len() < max;
+        let last = found.last_key_value().map(|(place, _)| *place);
+        let end = last.filter(|_last| !is_last).unwrap_or(until.max(after));
+        let mut events = Vec::with_capacity(found.len());
+        for (place, location) in found {
+            let what = match self.archive.read(location)? {
+                Some(Entry::Attempt(attempt)) => Happened::Attempt(attempt),
+                Some(Entry::Bounce(bounce)) => Happened::Bounce(bounce),
+                Some(Entry::Captured(mark)) => Happened::Report(mark),
+                // A damaged record has been logged; the feed goes on behind it.
+                _ => continue,
+            };
+            events.push(Event { place, what });
+        }
+        Ok(Events { events, end, is_last })
+    }
+}
+
+impl Archive {
+    /// Where the records of at most `max` events behind the place `after`, up to `until`, lie.
+    fn feed(
+        &self,
+        after: u64,
+        until: u64,
+        max: usize,
+    ) -> Result<BTreeMap<u64, Location>, StoreError> {
+        let prefix = layout::feed_prefix();
+        let key = layout::feed_key(after);
+        let mut found = BTreeMap::new();
+        // The days of events mostly rise with their places. A clock that was set back makes
+        // exceptions, so every day is asked that may have something behind `after`.
+        for day in self.days() {
+            let Some(look) = self.feed_ends().look(day, after) else { continue };
+            let rows = self.scan(day, &prefix, Some(&key), max)?;
+            if rows.is_empty() {
+                self.feed_ends().saw_none(look, after);
+            }
+            let places = rows.iter().filter_map(|(key, value)| {
+                Some((layout::feed_lsn(key)?, Location::decode(value)?))
+            });
+            found.extend(places.filter(|(place, _)| *place <= until));
+            while found.len() > max {
+                found.pop_last();
+            }
+        }
+        Ok(found)
+    }
+}
