@@ -17,6 +17,8 @@ mod dev;
 #[cfg(test)]
 mod dsn;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile;
