@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("bounce", &["mail"]),
     ("store", &["mail", "bounce", "clock", "metrics", "maillog"]),
     ("view", &["mail", "bounce", "store"]),
-    ("net", &["config", "clock", "metrics"]),
+    ("net", &["mail", "config", "clock", "metrics"]),
     ("capture", &["mail", "bounce", "store", "clock", "maillog", "metrics", "secret"]),
     ("relay", &["mail", "config", "clock", "net", "secret", "metrics"]),
     (

@@ -411,8 +411,16 @@ pub struct Http {
     pub tokens_file: PathBuf,
     /// Connections at a time.
     pub connections_max: usize,
+    /// Connections at a time from one address.
+    pub connections_per_address_max: usize,
+    /// Requests in a minute with one token, or from one address without; 0 means no limit.
+    pub requests_per_minute_max: u32,
+    /// Look-ups that are made at a time; others wait.
+    pub look_ups_max_concurrent: usize,
     /// Seconds a client may take to send its header.
     pub header_timeout_secs: u64,
+    /// Seconds a client may take for each piece of an answer.
+    pub write_timeout_secs: u64,
 }
 
 /// What is logged, and how.

@@ -258,7 +258,7 @@ fn check_return_path(settings: &Settings) -> Result<(), Problem> {
     Ok(())
 }
 
-fn at_least_one(settings: &Settings) -> [(&'static str, u64); 26] {
+fn at_least_one(settings: &Settings) -> [(&'static str, u64); 30] {
     let Settings { submission, relay, queue, inbound, http, .. } = settings;
     let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     [
@@ -288,6 +288,10 @@ fn at_least_one(settings: &Settings) -> [(&'static str, u64); 26] {
         ("inbound.connections_max", wide(inbound.connections_max)),
         ("inbound.connections_per_address_max", wide(inbound.connections_per_address_max)),
         ("http.connections_max", wide(http.connections_max)),
+        ("http.connections_per_address_max", wide(http.connections_per_address_max)),
+        ("http.look_ups_max_concurrent", wide(http.look_ups_max_concurrent)),
+        ("http.header_timeout_secs", http.header_timeout_secs),
+        ("http.write_timeout_secs", http.write_timeout_secs),
     ]
 }
 

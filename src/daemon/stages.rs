@@ -262,7 +262,8 @@ impl Parts {
             true => http::auth::Policy::AnyToken,
             false => http::auth::Policy::Tokens,
         };
-        let tokens = http::auth::TokenFile::configured(&self.settings);
+        let tokens = http::tokens::TokenFile::configured(&self.settings);
+        let settings = &self.settings.http;
         let state = HttpState::new(http::Parts {
             store: self.store.clone(),
             capture: self.capture.clone(),
@@ -270,10 +271,16 @@ impl Parts {
             metrics: self.metrics.clone(),
             auth: http::auth::Auth::new(tokens, policy),
             bounce_window: self.settings.bounces.window.duration(),
+            request_limits: http::RequestLimits {
+                per_minute_max: settings.requests_per_minute_max,
+                look_ups_max: settings.look_ups_max_concurrent,
+            },
         });
         let limits = http::Limits {
-            connections_max: self.settings.http.connections_max,
-            header_timeout: Duration::from_secs(self.settings.http.header_timeout_secs),
+            connections_max: settings.connections_max,
+            connections_per_address_max: settings.connections_per_address_max,
+            header_timeout: Duration::from_secs(settings.header_timeout_secs),
+            write_timeout: Duration::from_secs(settings.write_timeout_secs),
         };
         http::run(listeners, state, limits, self.stop.requested())
     }

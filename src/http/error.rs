@@ -29,6 +29,13 @@ pub enum ApiError {
     Method,
     /// There is no room for another one now.
     TooMany(&'static str),
+    /// The caller has asked as often as he may in a minute.
+    TooOften {
+        /// In how many seconds he may ask again.
+        wait_secs: u64,
+    },
+    /// There is too much to do at the moment.
+    Busy,
     /// The store cannot answer now.
     Store(StoreError),
     /// A task of ours ended without an answer.
@@ -71,6 +78,8 @@ impl ApiError {
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooMany(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooOften { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(StoreError::Busy | StoreError::DiskFull) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -84,6 +93,8 @@ impl ApiError {
             Self::NotFound { code, .. } => code,
             Self::Method => "MethodNotAllowed",
             Self::TooMany(_) => "TooManyStreams",
+            Self::TooOften { .. } => "TooManyRequests",
+            Self::Busy => "ServerBusy",
             Self::Store(StoreError::Busy | StoreError::DiskFull) => "StoreBusy",
             Self::Store(_) => "StoreFailed",
             Self::Internal(_) => "InternalError",
@@ -97,9 +108,21 @@ impl ApiError {
             Self::Forbidden(why) => why,
             Self::NotFound { message, .. } => message,
             Self::Method => "This path does not take this method",
-            Self::Store(StoreError::Busy | StoreError::DiskFull) => "Try again in a moment",
+            Self::TooOften { .. } => "There were as many requests as there may be in a minute",
+            Self::Busy | Self::Store(StoreError::Busy | StoreError::DiskFull) => {
+                "Try again in a moment"
+            }
             // What a file is called, or why it cannot be read, is for the log.
             Self::Store(_) | Self::Internal(_) => "Something went wrong here; the log says what",
+        }
+    }
+
+    /// In how many seconds it is worth asking again (RFC 9110 §10.2.3).
+    fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Self::TooOften { wait_secs } => Some(*wait_secs),
+            Self::Busy | Self::Store(StoreError::Busy) => Some(1),
+            _ => None,
         }
     }
 }
@@ -134,6 +157,9 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(body)).into_response();
         if matches!(self, Self::Unauthorized(_)) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        }
+        if let Some(secs) = self.retry_after_secs() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
         response
     }

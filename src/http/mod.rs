@@ -1,25 +1,33 @@
 //! Stage 6: look-ups over HTTP.
 //!
 //! `server` takes connections, `routes` answers, one file per kind of thing; who may ask is
-//! decided in `auth` before a route is reached, and everything that goes wrong is told in the
-//! one shape of `error`.
+//! decided in `auth` before a route is reached, how often in `rates`, and
+//! everything that goes wrong is told in the one shape of `error`.
 //! **Invariant:** a look-up never runs on an async worker.
 
 pub mod auth;
 pub mod client;
 pub mod error;
+mod paced;
 mod query;
+mod rates;
 mod routes;
 mod server;
+#[cfg(test)]
+mod testing;
+pub mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::capture::Capture;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use auth::Auth;
+use rates::Rates;
 
 pub use server::{Limits, run};
 
@@ -28,6 +36,14 @@ pub use server::{Limits, run};
 pub struct HttpState {
     inner: Arc<Parts>,
     streams: routes::Streams,
+    guards: Arc<Guards>,
+}
+
+/// What keeps floods out.
+struct Guards {
+    rates: Rates,
+    /// Taken by each look-up.
+    look_ups: Arc<Semaphore>,
 }
 
 /// What the routes are made of.
@@ -44,18 +60,33 @@ pub struct Parts {
     pub auth: Auth,
     /// How long a quiet mail may still bounce (`bounces.window`).
     pub bounce_window: Duration,
+    /// What requests may take.
+    pub request_limits: RequestLimits,
+}
+
+/// What requests may take.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// Requests in a minute with one token, or from one address without; 0 means no limit.
+    pub per_minute_max: u32,
+    /// Look-ups at a time.
+    pub look_ups_max: usize,
 }
 
 impl HttpState {
     /// The state of one server.
     pub fn new(parts: Parts) -> Self {
-        Self { inner: Arc::new(parts), streams: routes::Streams::default() }
+        let RequestLimits { per_minute_max, look_ups_max } = parts.request_limits;
+        let look_ups = Arc::new(Semaphore::new(look_ups_max.min(Semaphore::MAX_PERMITS)));
+        let guards = Arc::new(Guards { rates: Rates::new(per_minute_max), look_ups });
+        Self { inner: Arc::new(parts), streams: routes::Streams::default(), guards }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::auth::{Policy, Scope, TokenFile};
+    use super::auth::Policy;
+    use super::tokens::{Scope, TokenFile};
     use super::*;
     use crate::bounce::{Action, Category, Classification};
     use crate::capture::RuleSets;
@@ -80,7 +111,12 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_665_576_640_980);
     const MESSAGE_ID: &str = "a/b+c%d@app.example";
-    const LIMITS: Limits = Limits { connections_max: 8, header_timeout: Duration::from_secs(5) };
+    const LIMITS: Limits = Limits {
+        connections_max: 8,
+        connections_per_address_max: 8,
+        header_timeout: Duration::from_secs(5),
+        write_timeout: Duration::from_secs(5),
+    };
 
     struct Server {
         dir: PathBuf,
@@ -114,6 +150,7 @@ mod tests {
                 metrics: Metrics::new(),
                 auth: Auth::new(TokenFile::new(dir.join("tokens")), policy),
                 bounce_window: Duration::from_secs(7 * 86_400),
+                request_limits: RequestLimits { per_minute_max: 0, look_ups_max: 8 },
             });
             let (stop, stopped) = oneshot::channel();
             let running = tokio::spawn(run(vec![listener], state, limits, async {

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::paced::Paced;
 use super::{HttpState, routes};
 use crate::metrics::Metrics;
 use crate::net::listener::{self, Gate};
@@ -25,8 +26,12 @@ use crate::net::shutdown::{Shutdown, shutdown};
 pub struct Limits {
     /// Connections at a time, over all listeners.
     pub connections_max: usize,
+    /// Connections at a time from one address.
+    pub connections_per_address_max: usize,
     /// How long a client may take to send the header of a request, the wait for it included.
     pub header_timeout: Duration,
+    /// How long a client may take for each piece of an answer.
+    pub write_timeout: Duration,
 }
 
 /// The peer of the connection that a request came over.
@@ -44,12 +49,12 @@ pub async fn run(
     let server = Server {
         metrics: state.inner.metrics.clone(),
         router: routes::router(state),
-        header_timeout: limits.header_timeout,
+        limits,
         stopping: stopping.clone(),
     };
-    // All may come from one address: a proxy in front is the rule.
-    let connections_max = limits.connections_max;
-    let gate = Gate::new(SERVER, server.metrics.clone(), connections_max, connections_max);
+    let Limits { connections_max, connections_per_address_max, .. } = limits;
+    let metrics = server.metrics.clone();
+    let gate = Gate::new(SERVER, metrics, connections_max, connections_per_address_max);
     let mut serving = JoinSet::new();
     for listener in listeners {
         let server = server.clone();
@@ -70,7 +75,7 @@ pub async fn run(
 struct Server {
     router: Router,
     metrics: Metrics,
-    header_timeout: Duration,
+    limits: Limits,
     stopping: Shutdown,
 }
 
@@ -86,9 +91,10 @@ impl Server {
             request.extensions_mut().insert(stopping.clone());
             inner.call(request)
         });
+        let stream = Paced::new(stream, self.limits.write_timeout);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.header_timeout)
+            .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);

@@ -1,5 +1,5 @@
-//! Connections: listeners with limits, proxies in front of them, TLS, the client's side of HTTP, and
-//! how everything is told to stop.
+//! Connections: listeners with limits, proxies in front of them, TLS, the client's side of HTTP,
+//! what is counted of those who connect, and how everything is told to stop.
 
 pub mod listener;
 pub mod proxy;
@@ -7,3 +7,4 @@ pub mod seldom;
 pub mod shutdown;
 pub mod tls;
 pub mod web;
+pub mod window;

@@ -23,6 +23,8 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod http_limits;
+#[cfg(test)]
 mod imap;
 #[cfg(test)]
 mod imap_faults;

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up};
+use crate::http::auth::Caller;
 use crate::http::query::Query;
 use crate::net::shutdown::Shutdown;
 use crate::store::Store;
@@ -52,10 +53,11 @@ struct Found {
 /// A list begins with the oldest event that is kept, a stream with what happens from now on.
 pub(super) async fn list_or_follow(
     State(state): State<HttpState>,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
     let query = Query::parse(request.uri().query(), &["cursor", "pageSize", "account", "event"])?;
-    let filter = Filter::of(&query)?;
+    let filter = Filter::of(&query, &caller)?;
     let cursor = query.value("cursor").map(|text| place("cursor", text)).transpose()?;
     let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
     if accepts_stream(request.headers()) {
@@ -87,13 +89,13 @@ pub(super) async fn list_or_follow(
 }
 
 impl Filter {
-    fn of(query: &Query) -> Result<Self, ApiError> {
+    fn of(query: &Query, caller: &Caller) -> Result<Self, ApiError> {
         let event = query.value("event");
         if event.is_some_and(|event| !EVENT_NAMES.contains(&event)) {
             let names = EVENT_NAMES.join(", ");
             return Err(ApiError::field("event", format!("\"event\" must be one of {names}")));
         }
-        let account = query.value("account").map(str::to_owned);
+        let account = caller.asks_of(query.value("account"))?;
         Ok(Self { account, event: event.map(str::to_owned) })
     }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::ApiError;
 use crate::bounce;
+use crate::http::auth::Caller;
 use crate::mail::QueueId;
 use crate::store::Store;
 use crate::store::record::{Bounce, ReportId, Submission};
@@ -39,17 +40,20 @@ impl<'a> Known<'a> {
         self.reports.insert(report, Headers::new(headers));
     }
 
+    /// Whether a bounce may be shown to `caller`; one that belongs to no mail is nobody's alone.
+    pub(super) fn may_see(&mut self, caller: &Caller, bounce: &Bounce) -> Result<bool, ApiError> {
+        if caller.account().is_none() {
+            return Ok(true);
+        }
+        let Some(queue_id) = bounce.queue_id else { return Ok(false) };
+        let mail = self.mail(queue_id)?;
+        Ok(mail.as_ref().is_some_and(|(mail, _headers)| caller.may_see(&mail.account)))
+    }
+
     /// A bounce with its submission and the headers of that, else with those that came back.
     pub(super) fn show(&mut self, bounce: &Bounce) -> Result<Value, ApiError> {
         if let Some(queue_id) = bounce.queue_id {
-            if !self.mails.contains_key(&queue_id) {
-                let mail = self.store.submission(queue_id)?.ok();
-                let with_headers = |mail: Submission| {
-                    let headers = self.has_room().then(|| view::message_headers(&mail));
-                    (mail, Headers::new(headers))
-                };
-                self.mails.insert(queue_id, mail.map(with_headers));
-            }
+            self.mail(queue_id)?;
             if let Some(Some((mail, headers))) = self.mails.get(&queue_id) {
                 return Ok(view::bounce(bounce, Some(mail), headers.take(&mut self.room_bytes)));
             }
@@ -62,6 +66,19 @@ impl<'a> Known<'a> {
         let headers = self.reports.get(&report_id);
         let headers = headers.and_then(|headers| headers.take(&mut self.room_bytes));
         Ok(view::bounce(bounce, None, headers))
+    }
+
+    /// A mail that is named, read once; `None` where it is no longer there.
+    fn mail(&mut self, queue_id: QueueId) -> Result<&Option<(Submission, Headers)>, ApiError> {
+        if !self.mails.contains_key(&queue_id) {
+            let mail = self.store.submission(queue_id)?.ok();
+            let with_headers = |mail: Submission| {
+                let headers = self.has_room().then(|| view::message_headers(&mail));
+                (mail, Headers::new(headers))
+            };
+            self.mails.insert(queue_id, mail.map(with_headers));
+        }
+        Ok(self.mails.get(&queue_id).unwrap_or(&None))
     }
 
     fn has_room(&self) -> bool {

@@ -12,6 +12,7 @@ use super::{
     ApiError, HttpState, Submissions, answer, by_message_id, by_queue_id, closing, id_in_path,
     look_up, message_id,
 };
+use crate::http::auth::Caller;
 use crate::http::query::Query;
 use crate::mail::QueueId;
 use crate::net::shutdown::Shutdown;
@@ -23,6 +24,7 @@ use crate::view::{self, Closing};
 /// One route, because an id may hold slashes: only the path before decoding tells them apart.
 pub(super) async fn timeline_or_wait(
     State(state): State<HttpState>,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
     let path = request.uri().path();
@@ -30,12 +32,13 @@ pub(super) async fn timeline_or_wait(
         Some(path) => {
             let query = Query::parse(request.uri().query(), &["for", "timeout", "seen"])?;
             let stopping = request.extensions().get::<Shutdown>().cloned();
-            wait(&state, id_in_path(path, PREFIX)?, &query, stopping).await
+            let asked = (caller, id_in_path(path, PREFIX)?);
+            wait(&state, asked, &query, stopping).await
         }
         None => {
             Query::parse(request.uri().query(), &[])?;
             let id = id_in_path(path, PREFIX)?;
-            Ok(answer(timeline(&state, id).await?.shown))
+            Ok(answer(timeline(&state, (caller, id)).await?.shown))
         }
     }
 }
@@ -45,7 +48,7 @@ pub(super) async fn timeline_or_wait(
 /// seconds.
 async fn wait(
     state: &HttpState,
-    id: String,
+    asked: (Caller, String),
     query: &Query,
     stopping: Option<Shutdown>,
 ) -> Result<Response, ApiError> {
@@ -62,7 +65,7 @@ async fn wait(
     loop {
         // Marked before the look-up: what changes during it wakes the wait after it.
         changes.mark_unchanged();
-        let timeline = timeline(state, id.clone()).await?;
+        let timeline = timeline(state, asked.clone()).await?;
         let is_stopping = stopping.as_ref().is_some_and(Shutdown::is_requested);
         if is_over(&timeline, seen) || is_stopping || Instant::now() >= deadline {
             return Ok(answer(timeline.shown));
@@ -92,20 +95,20 @@ struct Timeline {
     version: usize,
 }
 
-async fn timeline(state: &HttpState, id: String) -> Result<Timeline, ApiError> {
+async fn timeline(state: &HttpState, (caller, id): (Caller, String)) -> Result<Timeline, ApiError> {
     let closing = closing(state);
-    look_up(state, move |store| look(store, &id, closing)).await
+    look_up(state, move |store| look(store, &caller, &id, closing)).await
 }
 
-fn look(store: &Store, id: &str, closing: Closing) -> Result<Timeline, ApiError> {
-    let by_queue_id = QueueId::parse(id).map(|id| by_queue_id(store, id));
+fn look(store: &Store, caller: &Caller, id: &str, closing: Closing) -> Result<Timeline, ApiError> {
+    let by_queue_id = QueueId::parse(id).map(|id| by_queue_id(store, caller, id));
     let Submissions { records, by_alias } = match by_queue_id {
         Some(Ok(record)) => Submissions { records: vec![record], by_alias: false },
         // A Message-ID can look like a queue id.
         Some(Err(error)) => {
-            message_id(id).and_then(|id| by_message_id(store, &id)).or(Err(error))?
+            message_id(id).and_then(|id| by_message_id(store, caller, &id)).or(Err(error))?
         }
-        None => by_message_id(store, &message_id(id)?)?,
+        None => by_message_id(store, caller, &message_id(id)?)?,
     };
     let (newest, others) = records.split_first().ok_or(ApiError::Internal("no submission"))?;
     let mut shown = view::timeline(newest, by_alias, reports(store, newest)?, closing);

@@ -10,46 +10,56 @@ mod reports;
 mod reread;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::HttpState;
-use super::auth::{Denied, Scope};
+use super::auth::{Asked, Caller, Denied};
 use super::error::ApiError;
 use super::query::{access_token, decode};
+use super::rates::Who;
 use super::server::Peer;
+use super::tokens::Scope;
 use crate::mail::{MessageId, QueueId};
+use crate::net::listener::network_of;
 use crate::store::{MessageRecord, Missing, Store};
 use crate::view::Closing;
 pub(super) use events::Streams;
 
 /// All routes. A new one goes into a group, which says what token it needs.
+///
+/// What belongs to one account is in a group whose routes take a [`Caller`] and show him nothing
+/// of others; what shows or changes all accounts at once is `everybodys`.
 pub(super) fn router(state: HttpState) -> Router {
     let reading = Router::new()
         .route("/v1/bounces", get(bounces::search))
         .route("/v1/bounces/{*id}", get(bounces::of_message))
         .route("/v1/events", get(events::list_or_follow))
         .route("/v1/messages/{*id}", get(messages::timeline_or_wait))
+        .route("/v1/reports/{id}", get(reports::one))
+        .route("/v1/reports/{id}/source", get(reports::source));
+    let overseeing = Router::new()
         .route("/v1/reports", get(reports::list))
         .route("/v1/reports/differences", get(reread::show))
-        .route("/v1/reports/{id}", get(reports::one))
-        .route("/v1/reports/{id}/source", get(reports::source))
         .route("/v1/mailboxes", get(mailboxes::list))
-        .route("/metrics", get(health::metrics))
-        .route_layer(middleware::from_fn_with_state(state.clone(), reader));
+        .route("/metrics", get(health::metrics));
     let changing = Router::new()
         .route("/v1/reports/differences", post(reread::apply))
-        .route("/v1/mailboxes/{name}/poll", post(mailboxes::poll))
-        .route_layer(middleware::from_fn_with_state(state.clone(), admin));
+        .route("/v1/mailboxes/{name}/poll", post(mailboxes::poll));
     let open = Router::new().route("/health", get(health::health));
-    reading
-        .merge(changing)
+    needing(Scope::Read, &state, reading)
+        .merge(needing(Scope::Read, &state, everybodys(overseeing)))
+        .merge(needing(Scope::Admin, &state, everybodys(changing)))
         .merge(open)
         .method_not_allowed_fallback(async || ApiError::Method)
         .fallback(async || not_found("NotFound", "There is no such path", None))
@@ -57,23 +67,51 @@ pub(super) fn router(state: HttpState) -> Router {
         .with_state(state)
 }
 
-/// Lets those through who may look things up.
-async fn reader(State(state): State<HttpState>, request: Request, next: Next) -> Response {
-    match allow(&state, &request, Scope::Read) {
-        Ok(()) => next.run(request).await,
+/// Lets those through to `routes` who have what needs `scope`.
+fn needing(scope: Scope, state: &HttpState, routes: Router<HttpState>) -> Router<HttpState> {
+    routes.route_layer(middleware::from_fn_with_state((state.clone(), scope), let_in))
+}
+
+/// Lets those through to `routes` whose token is not bound to one account.
+fn everybodys(routes: Router<HttpState>) -> Router<HttpState> {
+    routes.route_layer(middleware::from_fn(unbound))
+}
+
+async fn let_in(
+    State((state, scope)): State<(HttpState, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match allow(&state, &request, scope) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(error) => error.into_response(),
     }
 }
 
-/// Lets those through who may change what is there.
-async fn admin(State(state): State<HttpState>, request: Request, next: Next) -> Response {
-    match allow(&state, &request, Scope::Admin) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+async fn unbound(caller: Caller, request: Request, next: Next) -> Response {
+    match caller.account() {
+        None => next.run(request).await,
+        Some(account) => {
+            let why = format!("The token is for the account `{account}`, and this is for all");
+            ApiError::Forbidden(why).into_response()
+        }
     }
 }
 
-fn allow(state: &HttpState, request: &Request, scope: Scope) -> Result<(), ApiError> {
+/// Who was let in; a route in no group that lets anybody in has nobody to answer.
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, ApiError> {
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or(ApiError::Internal("a route knows nobody who may ask"))
+    }
+}
+
+fn allow(state: &HttpState, request: &Request, scope: Scope) -> Result<Caller, ApiError> {
     let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
     // A request that came over no connection of ours is nobody's.
     let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -83,17 +121,29 @@ fn allow(state: &HttpState, request: &Request, scope: Scope) -> Result<(), ApiEr
         scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim().to_owned())
     });
     let token = bearer.or_else(|| access_token(request.uri().query()));
-    let host = text(header::HOST);
-    state.inner.auth.allow(token.as_deref(), peer, host, scope).map_err(|denied| match denied {
+    let asked = Asked { token: token.as_deref(), peer, host: text(header::HOST) };
+    let now = state.inner.clock.now();
+    let allowed = state.inner.auth.allow(asked, scope, now);
+    let who = match allowed.as_ref().ok().and_then(Caller::token) {
+        Some(token) => Who::Token(token.to_owned()),
+        None => Who::Address(network_of(peer)),
+    };
+    state.guards.rates.count(who, now).map_err(|wait_secs| ApiError::TooOften { wait_secs })?;
+    allowed.map_err(|denied| refused(denied, scope))
+}
+
+fn refused(denied: Denied, scope: Scope) -> ApiError {
+    match denied {
         Denied::NoToken => ApiError::Unauthorized("A token is needed: Authorization: Bearer TOKEN"),
         Denied::UnknownToken => ApiError::Unauthorized("The token is not known"),
+        Denied::Expired => ApiError::Unauthorized("The token has expired"),
         Denied::NotLoopback => ApiError::Unauthorized(
             "Without a token only loopback may ask, under the name localhost or an IP address; \
              make a token with `rebound token add`",
         ),
         Denied::Unreadable => ApiError::Internal("the tokens cannot be read"),
         Denied::Scope => ApiError::Forbidden(format!("The token lacks `{}`", scope.as_str())),
-    })
+    }
 }
 
 /// Counts answers.
@@ -108,9 +158,15 @@ async fn look_up<T: Send + 'static>(
     state: &HttpState,
     job: impl FnOnce(&Store) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let permit = timeout(LOOK_UP_TIMEOUT, Arc::clone(&state.guards.look_ups).acquire_owned());
+    let permit = permit.await.map_err(|_elapsed| ApiError::Busy)?;
     let store = state.inner.store.clone();
-    let done = tokio::task::spawn_blocking(move || job(&store)).await;
-    done.unwrap_or(Err(ApiError::Internal("a look-up ended in a panic")))
+    let done = tokio::task::spawn_blocking(move || {
+        let done = job(&store);
+        drop(permit);
+        done
+    });
+    done.await.unwrap_or(Err(ApiError::Internal("a look-up ended in a panic")))
 }
 
 fn closing(state: &HttpState) -> Closing {
@@ -149,9 +205,9 @@ struct Submissions {
     by_alias: bool,
 }
 
-/// The submissions of a Message-ID, be it their own or one that a next hop gave them; 404 without
-/// any.
-fn by_message_id(store: &Store, id: &MessageId) -> Result<Submissions, ApiError> {
+/// The submissions of a Message-ID that `caller` may see, be it their own or one that a next hop
+/// gave them; 404 without any.
+fn by_message_id(store: &Store, caller: &Caller, id: &MessageId) -> Result<Submissions, ApiError> {
     let mut records = Vec::new();
     let mut missing = Missing::NeverSeen;
     let mut queue_ids = store.by_message_id(id)?;
@@ -161,7 +217,9 @@ fn by_message_id(store: &Store, id: &MessageId) -> Result<Submissions, ApiError>
     }
     for queue_id in queue_ids.into_iter().take(SUBMISSIONS_MAX) {
         match store.message(queue_id)? {
-            Ok(record) => records.push(record),
+            Ok(record) if caller.may_see(&record.submission.account) => records.push(record),
+            // Whose they are is not told either.
+            Ok(_others) => {}
             Err(why) => missing = why,
         }
     }
@@ -178,9 +236,14 @@ fn by_message_id(store: &Store, id: &MessageId) -> Result<Submissions, ApiError>
     Ok(Submissions { records, by_alias })
 }
 
-/// One submission; 404 without it.
-fn by_queue_id(store: &Store, id: QueueId) -> Result<MessageRecord, ApiError> {
-    store.message(id)?.map_err(never_or_purged)
+/// One submission; 404 without it, and to who may not see it.
+fn by_queue_id(store: &Store, caller: &Caller, id: QueueId) -> Result<MessageRecord, ApiError> {
+    let record = store.message(id)?.map_err(never_or_purged)?;
+    if caller.may_see(&record.submission.account) {
+        Ok(record)
+    } else {
+        Err(never_or_purged(Missing::NeverSeen))
+    }
 }
 
 fn never_or_purged(missing: Missing) -> ApiError {
@@ -193,6 +256,9 @@ fn never_or_purged(missing: Missing) -> ApiError {
 
 /// Submissions of one Message-ID that are shown, the newest.
 const SUBMISSIONS_MAX: usize = 100;
+
+/// How long a look-up may wait for others to end.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Entries of a page unless it is asked for more or fewer.
 const PAGE_SIZE: usize = 20;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::known::Known;
 use super::{ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up, not_found, queue_id};
 use crate::bounce;
+use crate::http::auth::Caller;
 use crate::http::query::Query;
 use crate::store::record::{ReportCaptured, ReportId};
 use crate::store::{Missing, ReportRecord, Store};
@@ -49,13 +50,14 @@ pub(super) async fn list(
 /// `GET /v1/reports/{id}`
 pub(super) async fn one(
     State(state): State<HttpState>,
+    caller: Caller,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
     Query::parse(request.uri().query(), &[])?;
     let id = queue_id("id", &id).map(ReportId)?;
     let report = look_up(&state, move |store| {
-        let record = stored(store, id)?;
+        let record = stored(store, &caller, id)?;
         let facts = bounce::read(&record.received.raw);
         let mut known = Known::new(store);
         known.has_returned(id, view::returned_headers(&facts));
@@ -70,12 +72,13 @@ pub(super) async fn one(
 /// `GET /v1/reports/{id}/source`: the octets that arrived.
 pub(super) async fn source(
     State(state): State<HttpState>,
+    caller: Caller,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
     Query::parse(request.uri().query(), &[])?;
     let id = queue_id("id", &id).map(ReportId)?;
-    let record = look_up(&state, move |store| stored(store, id)).await?;
+    let record = look_up(&state, move |store| stored(store, &caller, id)).await?;
     let headers = [
         (header::CONTENT_TYPE, "message/rfc822"),
         // A browser must not take a stranger's mail for a page of ours.
@@ -85,12 +88,29 @@ pub(super) async fn source(
     Ok((headers, record.received.raw).into_response())
 }
 
-fn stored(store: &Store, id: ReportId) -> Result<ReportRecord, ApiError> {
-    store.report(id)?.map_err(|missing| {
+/// A report; 404 without it, and to who may not see all the mails that it is about.
+fn stored(store: &Store, caller: &Caller, id: ReportId) -> Result<ReportRecord, ApiError> {
+    let missing = |missing: Missing| {
         let message = match missing {
             Missing::NeverSeen => "There is no report with this id",
             Missing::Purged => "The report is older than what is kept",
         };
         not_found("ReportNotFound", message, Some(missing))
-    })
+    };
+    let record = store.report(id)?.map_err(missing)?;
+    let is_shown = caller.account().is_none() || is_about(store, caller, &record)?;
+    if is_shown { Ok(record) } else { Err(missing(Missing::NeverSeen)) }
+}
+
+/// Whether a report is about mails that `caller` may see, and about no others.
+fn is_about(store: &Store, caller: &Caller, record: &ReportRecord) -> Result<bool, ApiError> {
+    let matched = record.captured.as_ref().map(|captured| captured.matched.as_slice());
+    let matched = matched.unwrap_or_default();
+    for queue_id in matched {
+        let mail = store.submission(*queue_id)?.ok();
+        if !mail.is_some_and(|mail| caller.may_see(&mail.account)) {
+            return Ok(false);
+        }
+    }
+    Ok(!matched.is_empty())
 }
