@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use super::BOUNCES_PER_MESSAGE_MAX;
 use crate::bounce::{Facts, RecipientFacts};
@@ -27,6 +28,11 @@ struct Step {
     /// The only recipient that it speaks of, where that is known: the return token's, or the one
     /// that was looked for.
     only: Option<u32>,
+    mail: Rc<Mail>,
+}
+
+/// A submission with what is known of it, which the steps for its recipients share.
+struct Mail {
     message: MessageRecord,
     /// The places of the recipients by their comparable form.
     places: HashMap<String, u32>,
@@ -70,15 +76,31 @@ impl Ladder {
     /// Adds a submission that the report leads to; `only` is the recipient that it speaks of,
     /// where that is known.
     pub(super) fn add(&mut self, method: MatchMethod, message: MessageRecord, only: Option<u32>) {
-        let queue_id = message.submission.queue_id;
-        self.steps.extend(Step::new(method, only, message));
-        tracing::debug!(%queue_id, ?method, steps = self.steps.len(), "correlation step");
+        self.push(method, Rc::new(Mail::new(message)), only);
     }
 
-    /// Whether the submission is one of the steps already.
-    pub(super) fn has(&self, queue_id: QueueId, only: Option<u32>) -> bool {
-        let same = |step: &Step| step.message.submission.queue_id == queue_id && step.only == only;
-        self.steps.iter().any(same)
+    /// Adds a submission once more where it is a step already, for whatever recipient; false
+    /// where it is none, and has to be looked up.
+    pub(super) fn add_known(
+        &mut self,
+        method: MatchMethod,
+        queue_id: QueueId,
+        only: Option<u32>,
+    ) -> bool {
+        let is_it = |step: &&Step| step.submission().queue_id == queue_id;
+        let Some(mail) = self.steps.iter().find(is_it).map(|step| Rc::clone(&step.mail)) else {
+            return false;
+        };
+        if !self.steps.iter().filter(is_it).any(|step| step.only == only) {
+            self.push(method, mail, only);
+        }
+        true
+    }
+
+    fn push(&mut self, method: MatchMethod, mail: Rc<Mail>, only: Option<u32>) {
+        let queue_id = mail.message.submission.queue_id;
+        self.steps.extend(Step::new(method, only, mail));
+        tracing::debug!(%queue_id, ?method, steps = self.steps.len(), "correlation step");
     }
 
     /// Whether the report leads nowhere.
@@ -126,7 +148,7 @@ impl Ladder {
     pub(super) fn of_tokens(&self) -> impl Iterator<Item = (&Submission, &RecipientDsn)> {
         let by_token = self.steps.iter().filter(|step| step.method == MatchMethod::Token);
         by_token.filter_map(|step| {
-            let submission = &step.message.submission;
+            let submission = step.submission();
             let index = usize::try_from(step.only?).ok()?;
             Some((submission, &submission.envelope.recipients.get(index)?.dsn))
         })
@@ -134,14 +156,14 @@ impl Ladder {
 
     /// Whether the report is about a notice of ours.
     pub(super) fn leads_to_notice(&self) -> bool {
-        self.steps.first().is_some_and(|step| step.message.submission.origin == Origin::Notice)
+        self.steps.first().is_some_and(|step| step.submission().origin == Origin::Notice)
     }
 
     /// The submission that a report is tied to as a whole: by its token, else by the best id
     /// that names a single one. To answer a mail is not to report of it.
     pub(super) fn tied(&self) -> Option<QueueId> {
         let step = self.steps.first().filter(|step| step.method < MatchMethod::References)?;
-        Some(step.message.submission.queue_id)
+        Some(step.submission().queue_id)
     }
 
     /// Whether nothing but a recipient led to a submission.
@@ -151,14 +173,13 @@ impl Ladder {
 
     /// The bounces that are recorded already for the submissions the report leads to.
     pub(super) fn known_keys(&self) -> HashSet<BounceKey> {
-        let bounces = self.steps.iter().flat_map(|step| &step.message.bounces);
+        let bounces = self.steps.iter().flat_map(|step| &step.mail.message.bounces);
         bounces.map(|bounce| bounce.key).collect()
     }
 }
 
-impl Step {
-    /// `None` when a token names a recipient that the submission does not have.
-    fn new(method: MatchMethod, only: Option<u32>, message: MessageRecord) -> Option<Self> {
+impl Mail {
+    fn new(message: MessageRecord) -> Self {
         let recipients = &message.submission.envelope.recipients;
         let mut places = HashMap::with_capacity(recipients.len());
         for (index, recipient) in (0_u32..).zip(recipients) {
@@ -170,15 +191,26 @@ impl Step {
                 places.entry(comparable(&original.address())).or_insert(index);
             }
         }
-        let exists =
-            only.is_none_or(|index| usize::try_from(index).is_ok_and(|i| i < recipients.len()));
         let room = Cell::new(BOUNCES_PER_MESSAGE_MAX.saturating_sub(message.bounces.len()));
-        exists.then_some(Self { method, only, message, places, room })
+        Self { message, places, room }
+    }
+}
+
+impl Step {
+    /// `None` when a token names a recipient that the submission does not have.
+    fn new(method: MatchMethod, only: Option<u32>, mail: Rc<Mail>) -> Option<Self> {
+        let count = mail.message.submission.envelope.recipients.len();
+        let exists = only.is_none_or(|index| usize::try_from(index).is_ok_and(|i| i < count));
+        exists.then_some(Self { method, only, mail })
+    }
+
+    fn submission(&self) -> &Submission {
+        &self.mail.message.submission
     }
 
     /// This step, where one of the names is a recipient that it speaks of.
     fn named(&self, names: &[String]) -> Option<Foothold<'_>> {
-        let mut indexes = names.iter().filter_map(|name| self.places.get(name)).copied();
+        let mut indexes = names.iter().filter_map(|name| self.mail.places.get(name)).copied();
         let index = indexes.find(|index| self.only.is_none_or(|only| only == *index))?;
         let confidence = match self.method {
             MatchMethod::Token => Confidence::Certain,
@@ -196,21 +228,20 @@ impl Step {
     /// Whether the id that led here names this mail alone, which has one recipient. The ids of
     /// other hosts, and of mails that are answered, do not.
     fn is_unmistakable(&self) -> bool {
-        self.method <= MatchMethod::ReboundId
-            && self.message.submission.envelope.recipients.len() == 1
+        self.method <= MatchMethod::ReboundId && self.submission().envelope.recipients.len() == 1
     }
 }
 
 impl Foothold<'_> {
     fn take(self, low_confidence_changes_state: bool) -> Place {
-        let submission = &self.step.message.submission;
+        let submission = self.step.submission();
         let recipient = usize::try_from(self.index)
             .ok()
             .and_then(|index| submission.envelope.recipients.get(index))
             .map(|recipient| recipient.address.to_string())
             .unwrap_or_default();
-        let room = self.step.room.get();
-        self.step.room.set(room.saturating_sub(1));
+        let room = self.step.mail.room.get();
+        self.step.mail.room.set(room.saturating_sub(1));
         let is_guess = self.confidence == Confidence::Low;
         let matched = Match {
             changes_state: is_guess && low_confidence_changes_state,
@@ -258,7 +289,7 @@ mod tests {
     fn step(method: MatchMethod, only: Option<u32>, recipients: &[&str]) -> Step {
         let submission = submission(id(u32::from(only.is_some())), recipients);
         let message = MessageRecord { submission, attempts: vec![], bounces: vec![] };
-        Step::new(method, only, message).unwrap()
+        Step::new(method, only, Rc::new(Mail::new(message))).unwrap()
     }
 
     fn ladder(steps: Vec<Step>) -> Ladder {
@@ -336,8 +367,9 @@ mod tests {
         {
             recipient.dsn.original_recipient = OriginalRecipient::parse(original);
         }
-        let message = MessageRecord { submission, attempts: vec![], bounces: vec![] };
-        let step = Step::new(MatchMethod::MessageId, None, message);
+        let mail =
+            Rc::new(Mail::new(MessageRecord { submission, attempts: vec![], bounces: vec![] }));
+        let step = Step::new(MatchMethod::MessageId, None, mail);
         let ladder = ladder(step.into_iter().collect());
         for (address, want) in
             [("b@example.com", 1), ("a@example.com", 0), ("list+b@example.org", 1)]
@@ -356,12 +388,12 @@ mod tests {
 
     #[test]
     fn a_token_for_a_recipient_that_is_not_there_leads_nowhere() {
-        let message = MessageRecord {
+        let mail = Rc::new(Mail::new(MessageRecord {
             submission: submission(id(1), &["a@example.com"]),
             attempts: vec![],
             bounces: vec![],
-        };
-        assert!(Step::new(MatchMethod::Token, Some(1), message).is_none());
+        }));
+        assert!(Step::new(MatchMethod::Token, Some(1), mail).is_none());
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Ladder {
         queue_id: QueueId,
         only: Option<u32>,
     ) -> Result<(), StoreError> {
-        if self.has(queue_id, only) {
+        if self.add_known(method, queue_id, only) {
             return Ok(());
         }
         if let Ok(message) = search.store.message(queue_id)? {
