@@ -43,6 +43,7 @@ pub(super) fn complete(settings: &mut Settings, environment: Environment<'_>) {
     in_data_dir(&mut settings.return_path.key_file, "return_path.keys");
     in_data_dir(&mut settings.http.tokens_file, "tokens");
     for mailbox in &mut settings.mailbox {
+        mailbox.host = ascii_domain(&mailbox.host).into_owned();
         if let Some(oauth2) = &mut mailbox.oauth2 {
             oauth2.complete();
             in_data_dir(&mut oauth2.refresh_token_file, &format!("oauth2-{}", mailbox.name));

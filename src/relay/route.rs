@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config;
+use crate::mail::address::ascii_domain;
 
 /// The name and port of a next hop.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
-    /// A domain name, or an address without brackets.
+    /// A domain name in A-labels, or an address without brackets.
     pub host: String,
     /// The TCP port.
     pub port: u16,
@@ -18,7 +19,9 @@ pub struct Route {
 impl Route {
     /// The smarthost of the settings; `None` when there is none.
     pub fn of(settings: &config::Relay) -> Option<Self> {
-        settings.endpoint().map(|(host, port)| Self { host: host.to_owned(), port })
+        let (host, port) = settings.endpoint()?;
+        // DNS and certificates know A-labels alone.
+        Some(Self { host: ascii_domain(host).into_owned(), port })
     }
 
     /// The addresses to try, in the resolver's order; those of the other family are left out when
@@ -74,11 +77,12 @@ mod tests {
     }
 
     #[test]
-    fn a_route_shows_as_it_would_be_configured() {
+    fn a_route_shows_as_it_would_be_configured_with_its_name_in_a_labels() {
         for (host, want) in [
             ("smtp.example.com", Some("smtp.example.com:587")),
             ("192.0.2.1:25", Some("192.0.2.1:25")),
             ("[2001:db8::1]:25", Some("[2001:db8::1]:25")),
+            ("smtp.bücher.example:465", Some("smtp.xn--bcher-kva.example:465")),
             ("", None),
         ] {
             assert_eq!(route(host).map(|route| route.to_string()).as_deref(), want, "{host}");
