@@ -86,6 +86,37 @@ fn what_comes_through_haproxy_counts_as_its_client() {
 }
 
 #[test]
+fn who_guesses_passwords_is_banned_for_a_while_and_nobody_else() {
+    let (sink, dir) = (Sink::start(), TempDir::new("banned"));
+    let config = with_tls(Config::new().relay(sink.address), &dir)
+        .set("submission", "proxy_networks", LOOPBACK)
+        .set("submission", "auth_failures_max", "2")
+        .set("submission", "auth_ban_secs", "5");
+    let daemon = Daemon::start(config);
+    let proxy = HaProxy::start(&[
+        Way { client: "ipv4(203.0.113.7)", server: "send-proxy-v2", to: daemon.smtp },
+        Way { client: "ipv4(203.0.113.8)", server: "send-proxy-v2", to: daemon.smtp },
+    ]);
+    // What swaks showed of the conversation up to AUTH.
+    let auth = |way: usize, password: &str| {
+        let swaks = Command::new(program("swaks", "swaks"))
+            .args(["--server", &proxy.way(way).to_string(), "--tls", "--quit-after", "AUTH"])
+            .args(["--auth", "PLAIN", "--auth-user", "shop", "--auth-password", password])
+            .output();
+        String::from_utf8_lossy(&swaks.unwrap().stdout).into_owned()
+    };
+    for _ in 0..2 {
+        let said = auth(0, "guessed");
+        assert!(said.contains("535 5.7.8"), "{said}");
+    }
+    let said = auth(0, PASSWORD);
+    assert!(said.contains("421 4.7.0") && !said.contains("235 "), "{said}");
+    let said = auth(1, PASSWORD);
+    assert!(said.contains("235 2.7.0"), "{said}");
+    wait_for("the ban is over", SOON, || auth(0, PASSWORD).contains("235 2.7.0").then_some(()));
+}
+
+#[test]
 fn a_proxy_must_begin_with_a_header_and_nobody_else_may() {
     let daemon = Daemon::start(Config::new().set("submission", "proxy_networks", LOOPBACK));
     for octets in [&b"EHLO client.test\r\n"[..], b"PROXY TCP4 1.2.3.4\r\nEHLO x\r\n", b"\x16\x03"] {

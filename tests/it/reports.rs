@@ -268,3 +268,53 @@ fn a_report_over_lmtp_is_taken_for_a_token_and_refused_for_strangers() {
     let message = daemon.await_states(&queued.queue_id, &["bounced"]);
     assert_eq!(message["bounces"][0]["capturedBy"], "listener", "{message:#}");
 }
+
+#[test]
+fn rules_that_are_read_at_a_reload_are_for_reports_to_come_and_for_old_ones_read_again() {
+    let place = TempDir::new("rules");
+    let rules = |category: &str| {
+        place.file("rules.txt", format!("{category}  of-the-operator\n    no such user\n"))
+    };
+    let quoted = format!("\"{}\"", rules("mailbox_full").display());
+    let sink = Sink::start();
+    let config =
+        Config::new().verp().relay(sink.address).set("return_path", "forward_to", "\"none\"");
+    let daemon = Daemon::start(config.set("bounces", "rules_file", &quoted));
+    let reported = |subject: &str| {
+        let (queued, mail) = relayed(&sink, &daemon, "b@dest.test", subject);
+        let report = dsn(&queued.message_id, &[("b@dest.test", "failed")]);
+        assert!(send(daemon.inbound, &mail.from, &report).unwrap().starts_with("250"));
+        daemon.await_states(&queued.queue_id, &["bounced"]);
+        queued
+    };
+    let category = |queued: &Queued| {
+        daemon.bounces(&queued.message_id)["bounces"][0]["response"]["category"].clone()
+    };
+    let old = reported("by the old rules");
+    assert_eq!(category(&old), "mailbox_full");
+
+    rules("user_unknown");
+    daemon.signal("HUP");
+    wait_for("the rules are read", SOON, || {
+        daemon.log().contains("reloaded certificates").then_some(())
+    });
+    let new = reported("by the new rules");
+    assert_eq!(category(&new), "user_unknown");
+    assert_eq!(category(&old), "mailbox_full", "what was captured stays as it was");
+
+    let (code, said) = daemon.command(&["reparse"]);
+    assert!(code == 0 && said.contains("mailbox_full") && said.contains("user_unknown"), "{said}");
+    assert!(said.contains("2 reports read again, 1 differ, nothing recorded"), "{said}");
+    assert_eq!(category(&old), "mailbox_full");
+
+    // To change what is stored takes a token, and with a token all who ask need one.
+    let (code, token) = daemon.command(&["token", "add", "test", "--scope", "admin"]);
+    assert_eq!(code, 0, "{token}");
+    let file = place.file("token", token.trim());
+    let file = file.to_str().unwrap();
+    let (code, said) = daemon.command(&["reparse", "--apply", "--token-file", file]);
+    assert!(code == 0 && said.contains("1 differ, 1 recorded"), "{said}");
+    let arguments = ["bounces", &old.message_id, "--json", "--token-file", file];
+    let (_, said) = daemon.command(&arguments);
+    assert!(said.contains("user_unknown") && !said.contains("mailbox_full"), "{said}");
+}
