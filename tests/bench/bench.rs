@@ -3,7 +3,7 @@
 //!
 //! Nothing here fails for being slow. Each figure stands beside a baseline that is measured in
 //! the same run: the disk's own sync rate, a bare sink, a bare IMAP client, mail-parser, Postfix's
-//! smtp-sink; or, for memory, beside what we aim at.
+//! smtp-sink, a bare hyper; or, for memory, beside what we aim at.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,6 +30,7 @@ mod parse;
 mod protocol;
 mod relay;
 mod smtp;
+mod wrk;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();

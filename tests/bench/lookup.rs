@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use rebound::bounce::{Action, Category, Classification};
 use rebound::clock::Clock;
 use rebound::mail::{
     Address, Envelope, MessageId, Recipient, Reply, ReversePath, Stage, Timestamp,
 };
-use rebound::store::record::{Attempt, Batch, Decision, Origin, Submission};
+use rebound::store::record::{
+    Attempt, Batch, Bounce, BounceId, CapturedBy, Confidence, Decision, KeyScope, Match,
+    MatchMethod, Origin, Response, Submission, bounce_key,
+};
 use rebound::store::{Options, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -44,6 +48,7 @@ pub(crate) async fn run(long: bool) {
         assert!(body.contains(id), "{body}");
     }
     report("/v1/bounces/{messageId}", &mut times, Some(("/health", base)));
+    crate::wrk::run(&dir, daemon.http, &ids, RECIPIENT).await;
     drop(daemon);
     std::fs::remove_dir_all(dir).unwrap();
 }
@@ -56,7 +61,8 @@ fn report(name: &str, times: &mut [f64], baseline: Option<(&str, f64)>) {
     println!("{:<44} p50 {p50:.0} us, p99 {p99:.0} us", "");
 }
 
-/// Stores that many messages that were relayed, and returns their Message-IDs.
+/// Stores that many messages that were relayed, every tenth of which bounces, and returns their
+/// Message-IDs.
 async fn fill(dir: &std::path::Path, count: usize) -> Vec<String> {
     std::fs::create_dir_all(dir).unwrap();
     let clock = Clock::system();
@@ -73,11 +79,12 @@ async fn fill(dir: &std::path::Path, count: usize) -> Vec<String> {
         let id = format!("m{number}.bench@example.com");
         let submission = submission(&store, &id, clock.now());
         let relayed = relayed(&submission, clock.now());
+        let bounces = if number % 10 == 0 { vec![bounced(&submission, number)] } else { vec![] };
         let mut writer = store.body_writer(submission.queue_id);
         writer.write(b"Subject: x\r\n\r\nbody\r\n").await.expect("a body");
         let body = writer.finish().await.expect("a body");
         tickets.push(store.accept(submission, body).expect("room in the store"));
-        let batch = Batch { attempts: vec![relayed], ..Batch::default() };
+        let batch = Batch { attempts: vec![relayed], bounces, ..Batch::default() };
         tickets.push(store.commit(batch).expect("room in the store"));
         ids.push(id);
         if tickets.len() >= 500 {
@@ -95,7 +102,7 @@ async fn fill(dir: &std::path::Path, count: usize) -> Vec<String> {
 }
 
 fn submission(store: &Store, id: &str, now: Timestamp) -> Submission {
-    let recipient = Recipient::from(Address::parse("user@example.com").unwrap());
+    let recipient = Recipient::from(Address::parse(RECIPIENT).unwrap());
     Submission {
         queue_id: store.new_queue_id(),
         message_id: MessageId::parse(id).unwrap(),
@@ -138,6 +145,44 @@ fn relayed(submission: &Submission, now: Timestamp) -> Attempt {
     }
 }
 
+fn bounced(submission: &Submission, number: usize) -> Bounce {
+    let category = Category::UserUnknown;
+    let scope = KeyScope::Recipient(submission.queue_id, 0);
+    Bounce {
+        id: BounceId(format!("{:012x}{number:08x}", submission.received_at.as_millis())),
+        key: bounce_key(scope, RECIPIENT, Action::Failed),
+        date: submission.received_at,
+        captured_by: CapturedBy::Listener,
+        action: Action::Failed,
+        recipient: RECIPIENT.to_owned(),
+        queue_id: Some(submission.queue_id),
+        recipient_index: Some(0),
+        matched: Some(Match::new(MatchMethod::Token, Confidence::Certain)),
+        report_id: None,
+        response: Response {
+            source: "smtp".to_owned(),
+            message: "550 5.1.1 no such user".to_owned(),
+            status: None,
+            code: Some(550),
+            command: None,
+            classification: Classification {
+                category,
+                recommended_action: category.recommended_action(),
+                fault: category.fault(),
+                retry_after_secs: None,
+                blocklist: None,
+                rule: String::new(),
+            },
+        },
+        mta: None,
+        remote_queue_id: None,
+        original_message_id: None,
+        envelope_id: None,
+        final_recipient: None,
+        original_recipient: None,
+    }
+}
+
 /// One request on a kept connection: the body.
 async fn ask(connection: &mut TcpStream, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -163,5 +208,7 @@ async fn ask(connection: &mut TcpStream, path: &str) -> String {
     }
 }
 
+/// Whom all mails are for.
+const RECIPIENT: &str = "user@example.com";
 /// Octets that wait for the index, well below what the store takes.
 const BACKLOG_BYTES_MAX: usize = 32 << 20;
