@@ -3,7 +3,10 @@
 //! Message-IDs may hold `/`, `+` and `%`, which the router's own extractors cannot give back:
 //! a `+` here stands for itself, as it does in every id and address that a person pastes.
 
+use hyper::Uri;
+
 use super::error::{ApiError, Field};
+use super::operation::Operation;
 
 /// The parameters of a query.
 #[derive(Debug, Default)]
@@ -12,6 +15,12 @@ pub(super) struct Query {
 }
 
 impl Query {
+    /// Reads the query of a request, which may have what the operation tells of.
+    pub(super) fn of(uri: &Uri, operation: &Operation) -> Result<Self, ApiError> {
+        let keys: Vec<&str> = operation.query.iter().map(|parameter| parameter.name).collect();
+        Self::parse(uri.query(), &keys)
+    }
+
     /// Reads the query of a request, which may have these `keys` and `access_token`.
     pub(super) fn parse(query: Option<&str>, keys: &[&str]) -> Result<Self, ApiError> {
         let mut pairs: Vec<(String, String)> = Vec::new();
@@ -38,6 +47,23 @@ impl Query {
     /// The value of a key.
     pub(super) fn value(&self, key: &str) -> Option<&str> {
         self.pairs.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The one parameter that is given, where there is just one beside `access_token`.
+    pub(super) fn only(&self) -> Option<(&str, &str)> {
+        let mut given = self.pairs.iter().filter(|(key, _)| key != ACCESS_TOKEN);
+        let (key, value) = given.next()?;
+        given.next().is_none().then_some((key, value))
+    }
+
+    /// The value of a key that takes one word of a list.
+    pub(super) fn word<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let wrong = || ApiError::field(key, format!("\"{key}\" is none of its words"));
+        self.value(key).map(|text| parse(text).ok_or_else(wrong)).transpose()
     }
 
     /// A whole number from `least` to `most`, or `default` where it is not given.

@@ -7,12 +7,10 @@ use super::entry::{self, Entry};
 use super::layout::{self, Location, ReportPart};
 use super::pending::PendingMessage;
 use super::record::{
-    Attempt, Bounce, BounceId, BounceKey, Decision, ReportCaptured, ReportId, ReportReceived,
-    Submission,
+    Attempt, Bounce, BounceKey, Decision, ReportCaptured, ReportId, ReportReceived, Submission,
 };
 use super::shared::Shared;
 use super::{MessageRecord, Missing, ReportRecord, StoreError};
-use crate::mail::address::canonical;
 use crate::mail::{MessageId, QueueId, Timestamp};
 
 impl Shared {
@@ -97,42 +95,6 @@ impl Shared {
             recipients.any(|to| to.address.canonical() == address)
         });
         Ok(records)
-    }
-
-    pub(super) fn by_recipient(
-        &self,
-        address: &str,
-        before: Option<&BounceId>,
-        max: usize,
-    ) -> Result<Vec<Bounce>, StoreError> {
-        let address = canonical(address);
-        let before = before.and_then(|id| layout::parse_bounce_id(&id.0));
-        let pending = self.core().pending.by_recipient(&address, before);
-        let prefix = layout::recipient_prefix(&address);
-        let key = |id: &[u8; 10]| layout::recipient_key(&address, id);
-        let mut found = Newest::new(max);
-        for bounce in pending {
-            found.add(bounce.as_ref().clone());
-        }
-        self.bounces_by_time(&prefix, before.as_ref().map(key).as_deref(), &mut found)?;
-        let is_wanted = |bounce: &Bounce| canonical(&bounce.recipient) == address;
-        Ok(found.into_iter().filter(is_wanted).collect())
-    }
-
-    pub(super) fn recent_bounces(
-        &self,
-        before: Option<&BounceId>,
-        max: usize,
-    ) -> Result<Vec<Bounce>, StoreError> {
-        let before = before.and_then(|id| layout::parse_bounce_id(&id.0));
-        let pending = self.core().pending.recent(before, max);
-        let mut found = Newest::new(max);
-        for bounce in pending {
-            found.add(bounce.as_ref().clone());
-        }
-        let after = before.as_ref().map(layout::recent_key);
-        self.bounces_by_time(&layout::recent_prefix(), after.as_deref(), &mut found)?;
-        Ok(found.into_iter().collect())
     }
 
     pub(super) fn report(&self, id: ReportId) -> Result<Result<ReportRecord, Missing>, StoreError> {
@@ -346,29 +308,6 @@ impl Shared {
         Ok((attempts, bounces.bounces))
     }
 
-    /// Adds bounces from the days, newest first, until there are enough.
-    fn bounces_by_time(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        found: &mut Newest,
-    ) -> Result<(), StoreError> {
-        let max = found.max;
-        let mut from_days = 0;
-        for day in self.archive.days() {
-            if from_days >= max {
-                break;
-            }
-            for (_, value) in self.archive.scan(day, prefix, after, max)? {
-                if let Some(Entry::Bounce(bounce)) = self.entry(&value)? {
-                    from_days = from_days.saturating_add(1);
-                    found.add(bounce.as_ref().clone());
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn received(&self, id: ReportId) -> Result<Option<ReportReceived>, StoreError> {
         let key = layout::report_key(id, ReportPart::Received);
         Ok(match self.entry_at(id.0.time().day(), &key)? {
@@ -413,27 +352,6 @@ impl Latest {
             Some(known) => known.clone_from(bounce),
             None => self.bounces.push(bounce.clone()),
         }
-    }
-}
-
-/// The newest bounces of all that are added, each once.
-struct Newest {
-    max: usize,
-    bounces: std::collections::BTreeMap<[u8; 10], Bounce>,
-}
-
-impl Newest {
-    fn new(max: usize) -> Self {
-        Self { max, bounces: std::collections::BTreeMap::new() }
-    }
-
-    /// What is pending is added first, and is what was said last.
-    fn add(&mut self, bounce: Bounce) {
-        self.bounces.entry(layout::bounce_id_bytes(&bounce)).or_insert(bounce);
-    }
-
-    fn into_iter(self) -> impl Iterator<Item = Bounce> {
-        self.bounces.into_values().rev().take(self.max)
     }
 }
 

@@ -25,6 +25,7 @@ mod pending;
 pub mod record;
 mod recovery;
 mod retention;
+mod search;
 mod shared;
 mod spool;
 pub mod state;
@@ -42,9 +43,8 @@ pub use self::digest::report_digest;
 pub use self::disk::create_private_dir;
 pub use self::feed::{Event, Events, Happened};
 pub use self::mailboxes::{MailboxCounts, MailboxState, MailboxStatus};
-use self::record::{
-    Attempt, Batch, Bounce, BounceId, ReportCaptured, ReportId, ReportReceived, Submission,
-};
+use self::record::{Attempt, Batch, Bounce, ReportCaptured, ReportId, ReportReceived, Submission};
+pub use self::search::{Range, Stretch};
 pub use self::shared::Health;
 use self::shared::{Shared, Stop, Tuning};
 use self::spool::Pin;
@@ -401,25 +401,6 @@ impl Store {
     pub fn missing_message_id(&self, message_id: &MessageId) -> Missing {
         let ours = message_id.as_str().get(..16).and_then(QueueId::parse);
         ours.map_or(Missing::NeverSeen, |id| self.shared.missing(id.time()))
-    }
-
-    /// Bounces and news of a recipient's address, newest first, before `before`.
-    pub fn by_recipient(
-        &self,
-        address: &str,
-        before: Option<&BounceId>,
-        max: usize,
-    ) -> Result<Vec<Bounce>, StoreError> {
-        self.shared.by_recipient(address, before, max)
-    }
-
-    /// All bounces and news, newest first, before `before`.
-    pub fn recent_bounces(
-        &self,
-        before: Option<&BounceId>,
-        max: usize,
-    ) -> Result<Vec<Bounce>, StoreError> {
-        self.shared.recent_bounces(before, max)
     }
 
     /// A report.

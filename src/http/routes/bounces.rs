@@ -1,48 +1,89 @@
-//! `/v1/bounces`: what became of a mail, and what came back from an address.
+//! `/v1/bounces`: what became of a mail, and every bounce that a question fits.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use serde_json::{Value, json};
+use axum::routing::get;
+use hyper::body::Bytes;
+use serde_json::{Map, Value, json};
 
 use super::known::Known;
+use super::search::{self, Search};
+use super::stream::{Gone, Lines};
 use super::{
-    ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, Submissions, answer, by_message_id, by_queue_id,
-    closing, id_in_path, look_up, message_id, queue_id,
+    ApiError, CURSOR, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, PAGE_SIZE_PARAMETER, Submissions,
+    accepts, answer, by_message_id, by_queue_id, closing, id_in_path, look_up, message_id,
+    queue_id,
 };
 use crate::http::auth::Caller;
+use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
 use crate::http::query::Query;
-use crate::store::Store;
-use crate::store::record::{Bounce, BounceId};
+use crate::http::tokens::Scope;
+use crate::store::record::BounceId;
 use crate::view;
 
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route {
+            path: "/v1/bounces",
+            access: Access::Own(Scope::Read),
+            methods: get(list),
+            operations: &[LIST],
+        },
+        Route {
+            path: "/v1/bounces/{*id}",
+            access: Access::Own(Scope::Read),
+            methods: get(of_message),
+            operations: &[OF_MESSAGE],
+        },
+    ]
+}
+
 /// `GET /v1/bounces/{messageId}`: the core look-up.
-pub(super) async fn of_message(
+async fn of_message(
     State(state): State<HttpState>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    Query::parse(request.uri().query(), &[])?;
+    Query::of(request.uri(), &OF_MESSAGE)?;
     let id = id_in_path(request.uri().path(), "/v1/bounces/")?;
     of_message_id(&state, caller, &id).await
 }
 
-/// `GET /v1/bounces?messageId=`, `?queueId=` or `?recipient=`.
-pub(super) async fn search(
+/// `GET /v1/bounces?`: with a `messageId` or a `queueId` and nothing beside it the look-up of
+/// that mail, else the bounces that fit, newest first, in pages or as lines.
+async fn list(
     State(state): State<HttpState>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let keys = ["messageId", "queueId", "recipient", "cursor", "pageSize"];
-    let query = Query::parse(request.uri().query(), &keys)?;
-    match (query.value("messageId"), query.value("queueId"), query.value("recipient")) {
-        (Some(id), None, None) => of_message_id(&state, caller, id).await,
-        (None, Some(id), None) => of_queue_id(&state, caller, id).await,
-        (None, None, Some(address)) => of_recipient(&state, caller, address, &query).await,
-        _ => Err(ApiError::field(
-            "messageId",
-            "exactly one of \"messageId\", \"queueId\" and \"recipient\" is needed",
-        )),
+    let query = Query::of(request.uri(), &LIST)?;
+    let wants_lines = accepts(request.headers(), NDJSON);
+    if !wants_lines && let Some((key, id)) = query.only() {
+        match key {
+            "messageId" => return of_message_id(&state, caller, id).await,
+            "queueId" => return of_queue_id(&state, caller, id).await,
+            _ => {}
+        }
     }
+    let search = Search::of(&query, caller, state.inner.clock.now())?;
+    let before = query.value("cursor").map(cursor).transpose()?;
+    if wants_lines {
+        return export(state, search, before).await;
+    }
+    let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
+    let recipient = query.value("recipient").map(str::to_owned);
+    let page = look_up(&state, move |store| {
+        let found = search.page(store, before, page_size)?;
+        let mut known = Known::new(store);
+        let bounces = found.bounces.iter().map(|bounce| known.show(bounce));
+        let bounces = bounces.collect::<Result<Vec<_>, _>>()?;
+        let mut page = Map::new();
+        page.extend(recipient.map(|address| ("recipient".to_owned(), json!(address))));
+        page.insert("bounces".to_owned(), Value::Array(bounces));
+        page.extend(found.next.map(|next| ("cursor".to_owned(), json!(next))));
+        Ok(Value::Object(page))
+    });
+    Ok(answer(page.await?))
 }
 
 async fn of_message_id(state: &HttpState, caller: Caller, id: &str) -> Result<Response, ApiError> {
@@ -64,72 +105,110 @@ async fn of_queue_id(state: &HttpState, caller: Caller, id: &str) -> Result<Resp
     Ok(answer(found.await?))
 }
 
-async fn of_recipient(
-    state: &HttpState,
-    caller: Caller,
-    address: &str,
-    query: &Query,
+/// Every bounce that fits as a line of JSON, read a page at a time as fast as the client takes
+/// it; what is wrong with the question is told before the first.
+async fn export(
+    state: HttpState,
+    search: Search,
+    before: Option<BounceId>,
 ) -> Result<Response, ApiError> {
-    let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
-    let before = query.value("cursor").map(cursor).transpose()?;
-    let address = address.trim().to_lowercase();
-    if !address.contains('@') {
-        return Err(ApiError::field("recipient", "\"recipient\" must be an address"));
-    }
-    let page = look_up(state, move |store| {
-        let mut known = Known::new(store);
-        let mut is_shown = |bounce: &Bounce| known.may_see(&caller, bounce);
-        let (bounces, next) = page(store, &address, before, page_size, &mut is_shown)?;
-        let shown = bounces.iter().map(|bounce| known.show(bounce)).collect::<Result<Vec<_>, _>>();
-        let mut page = json!({ "recipient": address, "bounces": shown? });
-        if let (Some(next), Value::Object(map)) = (next, &mut page) {
-            map.insert("cursor".to_owned(), Value::String(next.0));
+    let (first, mut next) = lines_of(&state, search.clone(), before).await?;
+    let (mut lines, response) = Lines::of(NDJSON);
+    tokio::spawn(async move {
+        if matches!(lines.send(first).await, Err(Gone)) {
+            return;
         }
-        Ok(page)
+        while next.is_some() {
+            match lines_of(&state, search.clone(), next).await {
+                Ok((more, after)) => {
+                    if matches!(lines.send(more).await, Err(Gone)) {
+                        return;
+                    }
+                    next = after;
+                }
+                // The client sees that the answer has no end.
+                Err(error) => return lines.abort(&error),
+            }
+        }
     });
-    Ok(answer(page.await?))
+    Ok(response)
 }
 
-/// The next bounces of an address, and where the page after them begins. News of delays and
-/// deliveries stand between them in the store and are passed over, as are bounces of others.
-fn page(
-    store: &Store,
-    address: &str,
-    mut before: Option<BounceId>,
-    page_size: usize,
-    is_shown: &mut dyn FnMut(&Bounce) -> Result<bool, ApiError>,
-) -> Result<(Vec<Bounce>, Option<BounceId>), ApiError> {
-    let mut bounces = Vec::new();
-    for _ in 0..FETCHES_MAX {
-        let fetched = store.by_recipient(address, before.as_ref(), PAGE_SIZE_MAX)?;
-        let is_last = fetched.len() < PAGE_SIZE_MAX;
-        for bounce in fetched {
-            if bounces.len() == page_size {
-                return Ok((bounces, before));
-            }
-            before = Some(bounce.id.clone());
-            if bounce.is_failure() && is_shown(&bounce)? {
-                bounces.push(bounce);
-            }
+/// A page of the export, and where the next begins.
+async fn lines_of(
+    state: &HttpState,
+    search: Search,
+    before: Option<BounceId>,
+) -> Result<(Bytes, Option<BounceId>), ApiError> {
+    look_up(state, move |store| {
+        let found = search.page(store, before, LINES_AT_A_TIME)?;
+        let mut known = Known::new(store);
+        let mut text = Vec::new();
+        for bounce in &found.bounces {
+            text.extend(known.show(bounce)?.to_string().into_bytes());
+            text.push(b'\n');
         }
-        if is_last {
-            return Ok((bounces, None));
-        }
-    }
-    Ok((bounces, before))
+        Ok((Bytes::from(text), found.next))
+    })
+    .await
 }
 
-/// A cursor is the id of the last bounce of the page before: 20 hexadecimal digits.
+/// A cursor is where the page before ended: 20 hexadecimal digits.
 fn cursor(text: &str) -> Result<BounceId, ApiError> {
-    let is_id = text.len() == CURSOR_CHARS && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_id {
-        Ok(BounceId(text.to_owned()))
-    } else {
-        Err(ApiError::field("cursor", "\"cursor\" must be one that a page gave"))
-    }
+    BounceId::parse(text)
+        .ok_or_else(|| ApiError::field("cursor", "\"cursor\" must be one that a page gave"))
 }
 
-/// Pages of the store that are looked through for one page of an answer.
-const FETCHES_MAX: usize = 10;
+const MOMENT: Shape = Shape::Pattern(super::MOMENT_PATTERN);
 
-const CURSOR_CHARS: usize = 20;
+const NDJSON: &str = "application/x-ndjson";
+
+/// Bounces that are read at a time for an export.
+const LINES_AT_A_TIME: usize = 200;
+
+const OF_MESSAGE: Operation = Operation {
+    id: "getBounces",
+    path: "/v1/bounces/{messageId}",
+    group: "Bounces",
+    about: "What became of every recipient of a mail, and every bounce of it. The id goes with or \
+            without <>, percent-encoded.",
+    answers: &[Answer::ok("The mail; the newest where several have the id", MAIL)],
+    ..Operation::GET
+};
+
+const LIST: Operation = Operation {
+    id: "searchBounces",
+    path: "/v1/bounces",
+    group: "Bounces",
+    about: "The bounces that all parameters fit, newest first. With `messageId` or `queueId` and \
+            nothing beside it: the look-up of that mail. A page may be short, or empty, and yet \
+            have a cursor: then so many were looked at in vain, and the cursor goes on. With \
+            `Accept: application/x-ndjson`: all that fit, a line each.",
+    query: &[
+        Parameter::new("messageId", Shape::Text, "Of the mail with this Message-ID"),
+        Parameter::new("queueId", Shape::Pattern(super::QUEUE_ID_PATTERN), "Of this submission"),
+        Parameter::new("recipient", Shape::Pattern("^[^@\\s]+@[^@\\s]+$"), "Of this address"),
+        Parameter::new("domain", Shape::Pattern(search::DOMAIN_PATTERN), "Of addresses there"),
+        Parameter::new("category", Shape::Words(search::categories), "Of this category"),
+        Parameter::new("fault", Shape::Words(search::faults), "By this one's fault"),
+        Parameter::new("account", Shape::Text, "Of mails of this account"),
+        Parameter::new("capturedBy", Shape::OneOf(search::CAPTURED_BY), "Caught there"),
+        Parameter::new("since", MOMENT, "Captured then or later: `7d` ago, a day or a time"),
+        Parameter::new("until", MOMENT, "Captured before then"),
+        PAGE_SIZE_PARAMETER,
+        CURSOR,
+    ],
+    answers: &[Answer::ok(
+        "A page, the look-up of one mail, or a line for each bounce",
+        &[
+            Content {
+                kind: "application/json",
+                shape: Shape::OneOfThese(&["BouncePage", "Lookup"]),
+            },
+            Content { kind: NDJSON, shape: Shape::Text },
+        ],
+    )],
+    ..Operation::GET
+};
+
+const MAIL: &[Content] = &[Content::json("Lookup")];

@@ -5,17 +5,23 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up};
+use super::{
+    ApiError, CURSOR, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, PAGE_SIZE_PARAMETER, accepts, answer,
+    look_up,
+};
 use crate::http::auth::Caller;
+use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
 use crate::http::query::Query;
+use crate::http::tokens::Scope;
 use crate::net::shutdown::Shutdown;
 use crate::store::Store;
 use crate::view::{self, EVENT_NAMES, Teller, Told};
@@ -47,20 +53,29 @@ struct Found {
     is_last: bool,
 }
 
+pub(super) fn routes() -> Vec<Route> {
+    vec![Route {
+        path: "/v1/events",
+        access: Access::Own(Scope::Read),
+        methods: get(list_or_follow),
+        operations: &[LIST],
+    }]
+}
+
 /// `GET /v1/events?cursor=&pageSize=&account=&event=`, and the same as a stream where that is
 /// what `Accept` asks for.
 ///
 /// A list begins with the oldest event that is kept, a stream with what happens from now on.
-pub(super) async fn list_or_follow(
+async fn list_or_follow(
     State(state): State<HttpState>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let query = Query::parse(request.uri().query(), &["cursor", "pageSize", "account", "event"])?;
+    let query = Query::of(request.uri(), &LIST)?;
     let filter = Filter::of(&query, &caller)?;
     let cursor = query.value("cursor").map(|text| place("cursor", text)).transpose()?;
     let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
-    if accepts_stream(request.headers()) {
+    if accepts(request.headers(), EVENT_STREAM) {
         let last_seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
         let last_seen = last_seen.map(|text| place("Last-Event-ID", text)).transpose()?;
         let from = last_seen.or(cursor).unwrap_or_else(|| state.inner.store.events_end());
@@ -232,17 +247,34 @@ fn streamed(told: &Told) -> String {
     format!("id: {}\nevent: {}\ndata: {}\n\n", told.id(), told.event, told.entry())
 }
 
-fn accepts_stream(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|one| {
-        one.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(EVENT_STREAM))
-    })
-}
-
 fn place(key: &str, text: &str) -> Result<u64, ApiError> {
     view::place_of(text)
         .ok_or_else(|| ApiError::field(key, format!("\"{key}\" must be one that an answer gave")))
 }
+
+const LIST: Operation = Operation {
+    id: "listEvents",
+    path: "/v1/events",
+    group: "Events",
+    about: "What happens to mails, oldest first. With `Accept: text/event-stream`: the same as it \
+            happens, from now on or behind a cursor.",
+    query: &[
+        Parameter::new("account", Shape::Text, "About mails of this account"),
+        Parameter::new("event", Shape::OneOf(&EVENT_NAMES), "Of this kind"),
+        PAGE_SIZE_PARAMETER,
+        CURSOR,
+    ],
+    headers: &[Parameter::new(
+        "Last-Event-ID",
+        Shape::Text,
+        "The last event that a stream brought",
+    )],
+    answers: &[Answer::ok(
+        "A page, or a stream",
+        &[Content::json("EventPage"), Content::of(EVENT_STREAM, Shape::Text)],
+    )],
+    ..Operation::GET
+};
 
 const EVENT_STREAM: &str = "text/event-stream";
 

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::ApiError;
 use crate::bounce;
-use crate::http::auth::Caller;
 use crate::mail::QueueId;
 use crate::store::Store;
 use crate::store::record::{Bounce, ReportId, Submission};
@@ -38,16 +37,6 @@ impl<'a> Known<'a> {
     /// The headers that a report returned, where somebody has read it already.
     pub(super) fn has_returned(&mut self, report: ReportId, headers: Option<Value>) {
         self.reports.insert(report, Headers::new(headers));
-    }
-
-    /// Whether a bounce may be shown to `caller`; one that belongs to no mail is nobody's alone.
-    pub(super) fn may_see(&mut self, caller: &Caller, bounce: &Bounce) -> Result<bool, ApiError> {
-        if caller.account().is_none() {
-            return Ok(true);
-        }
-        let Some(queue_id) = bounce.queue_id else { return Ok(false) };
-        let mail = self.mail(queue_id)?;
-        Ok(mail.as_ref().is_some_and(|(mail, _headers)| caller.may_see(&mail.account)))
     }
 
     /// A bounce with its submission and the headers of that, else with those that came back.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -13,16 +14,27 @@ use super::{
     look_up, message_id,
 };
 use crate::http::auth::Caller;
+use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
 use crate::http::query::Query;
+use crate::http::tokens::Scope;
 use crate::mail::QueueId;
 use crate::net::shutdown::Shutdown;
 use crate::store::{MessageRecord, Store};
 use crate::view::{self, Closing};
 
+pub(super) fn routes() -> Vec<Route> {
+    vec![Route {
+        path: "/v1/messages/{*id}",
+        access: Access::Own(Scope::Read),
+        methods: get(timeline_or_wait),
+        operations: &[TIMELINE, WAIT],
+    }]
+}
+
 /// `GET /v1/messages/{id}` and `/v1/messages/{id}/wait`.
 ///
 /// One route, because an id may hold slashes: only the path before decoding tells them apart.
-pub(super) async fn timeline_or_wait(
+async fn timeline_or_wait(
     State(state): State<HttpState>,
     caller: Caller,
     request: Request,
@@ -30,13 +42,13 @@ pub(super) async fn timeline_or_wait(
     let path = request.uri().path();
     match path.strip_suffix("/wait") {
         Some(path) => {
-            let query = Query::parse(request.uri().query(), &["for", "timeout", "seen"])?;
+            let query = Query::of(request.uri(), &WAIT)?;
             let stopping = request.extensions().get::<Shutdown>().cloned();
             let asked = (caller, id_in_path(path, PREFIX)?);
             wait(&state, asked, &query, stopping).await
         }
         None => {
-            Query::parse(request.uri().query(), &[])?;
+            Query::of(request.uri(), &TIMELINE)?;
             let id = id_in_path(path, PREFIX)?;
             Ok(answer(timeline(&state, (caller, id)).await?.shown))
         }
@@ -138,6 +150,39 @@ fn reports(store: &Store, record: &MessageRecord) -> Result<Vec<Value>, ApiError
     }
     Ok(shown)
 }
+
+const TIMELINE: Operation = Operation {
+    id: "getMessage",
+    path: "/v1/messages/{id}",
+    group: "Messages",
+    about: "Everything that is known of a mail: every attempt, bounce and report. The id is a \
+            Message-ID, with or without <>, or a queue id.",
+    answers: &[Answer::ok("The timeline of the mail", &[Content::json("Timeline")])],
+    ..Operation::GET
+};
+
+const WAIT: Operation = Operation {
+    id: "waitForMessage",
+    path: "/v1/messages/{id}/wait",
+    group: "Messages",
+    about: "The same, once every recipient is final or more is known; at the latest when the time \
+            is over.",
+    query: &[
+        Parameter::needed(
+            "for",
+            Shape::OneOf(&["final", "change"]),
+            "`final`: every recipient has ended; `change`: `version` is above `seen`",
+        ),
+        Parameter::new(
+            "timeout",
+            Shape::Between(0, WAIT_SECS_MAX, Some(WAIT_SECS)),
+            "Seconds to wait at most",
+        ),
+        Parameter::new("seen", Shape::Number, "The `version` that is known already"),
+    ],
+    answers: &[Answer::ok("The timeline of the mail", &[Content::json("Timeline")])],
+    ..Operation::GET
+};
 
 const PREFIX: &str = "/v1/messages/";
 

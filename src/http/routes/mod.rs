@@ -1,6 +1,7 @@
 //! What can be asked, one file per kind of thing.
 
 mod bounces;
+mod document;
 mod events;
 mod health;
 mod known;
@@ -8,6 +9,8 @@ mod mailboxes;
 mod messages;
 mod reports;
 mod reread;
+mod search;
+mod stream;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -15,10 +18,9 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -26,55 +28,55 @@ use tokio::time::timeout;
 use super::HttpState;
 use super::auth::{Asked, Caller, Denied};
 use super::error::ApiError;
+use super::operation::{Access, Parameter, Route, Shape};
 use super::query::{access_token, decode};
 use super::rates::Who;
 use super::server::Peer;
 use super::tokens::Scope;
-use crate::mail::{MessageId, QueueId};
+use crate::config::Span;
+use crate::mail::{MessageId, QueueId, Timestamp};
 use crate::net::listener::network_of;
 use crate::store::{MessageRecord, Missing, Store};
 use crate::view::Closing;
 pub(super) use events::Streams;
+pub(super) use search::{CAPTURED_BY, categories, faults};
 
-/// All routes. A new one goes into a group, which says what token it needs.
-///
-/// What belongs to one account is in a group whose routes take a [`Caller`] and show him nothing
-/// of others; what shows or changes all accounts at once is `everybodys`.
+/// All routes, in the order of the document.
+pub(super) fn routes() -> Vec<Route> {
+    let groups = [
+        bounces::routes(),
+        messages::routes(),
+        reports::routes(),
+        events::routes(),
+        reread::routes(),
+        mailboxes::routes(),
+        health::routes(),
+        document::routes(),
+    ];
+    groups.into_iter().flatten().collect()
+}
+
+/// Serves all routes, each to those who may ask.
 pub(super) fn router(state: HttpState) -> Router {
-    let reading = Router::new()
-        .route("/v1/bounces", get(bounces::search))
-        .route("/v1/bounces/{*id}", get(bounces::of_message))
-        .route("/v1/events", get(events::list_or_follow))
-        .route("/v1/messages/{*id}", get(messages::timeline_or_wait))
-        .route("/v1/reports/{id}", get(reports::one))
-        .route("/v1/reports/{id}/source", get(reports::source));
-    let overseeing = Router::new()
-        .route("/v1/reports", get(reports::list))
-        .route("/v1/reports/differences", get(reread::show))
-        .route("/v1/mailboxes", get(mailboxes::list))
-        .route("/metrics", get(health::metrics));
-    let changing = Router::new()
-        .route("/v1/reports/differences", post(reread::apply))
-        .route("/v1/mailboxes/{name}/poll", post(mailboxes::poll));
-    let open = Router::new().route("/health", get(health::health));
-    needing(Scope::Read, &state, reading)
-        .merge(needing(Scope::Read, &state, everybodys(overseeing)))
-        .merge(needing(Scope::Admin, &state, everybodys(changing)))
-        .merge(open)
+    let mut router = Router::new();
+    for route in routes() {
+        let needing = |scope| middleware::from_fn_with_state((state.clone(), scope), let_in);
+        let methods = match route.access {
+            Access::Anyone => route.methods,
+            Access::Own(scope) => route.methods.route_layer(needing(scope)),
+            // The last layer is the first to be passed.
+            Access::All(scope) => {
+                let unbound = middleware::from_fn(unbound);
+                route.methods.route_layer(unbound).route_layer(needing(scope))
+            }
+        };
+        router = router.route(route.path, methods);
+    }
+    router
         .method_not_allowed_fallback(async || ApiError::Method)
         .fallback(async || not_found("NotFound", "There is no such path", None))
         .layer(middleware::from_fn_with_state(state.clone(), counted))
         .with_state(state)
-}
-
-/// Lets those through to `routes` who have what needs `scope`.
-fn needing(scope: Scope, state: &HttpState, routes: Router<HttpState>) -> Router<HttpState> {
-    routes.route_layer(middleware::from_fn_with_state((state.clone(), scope), let_in))
-}
-
-/// Lets those through to `routes` whose token is not bound to one account.
-fn everybodys(routes: Router<HttpState>) -> Router<HttpState> {
-    routes.route_layer(middleware::from_fn(unbound))
 }
 
 async fn let_in(
@@ -181,6 +183,14 @@ fn not_found(code: &'static str, message: &str, reason: Option<Missing>) -> ApiE
     ApiError::NotFound { code, message: message.to_owned(), reason }
 }
 
+/// Whether a request asks for this media type by name.
+fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let kinds = accepted.flat_map(|value| value.split(','));
+    let mut kinds = kinds.filter_map(|one| one.split(';').next());
+    kinds.any(|kind| kind.trim().eq_ignore_ascii_case(wanted))
+}
+
 /// The id that stands in a path after `prefix`, which may hold any character.
 fn id_in_path(path: &str, prefix: &str) -> Result<String, ApiError> {
     let raw = path.strip_prefix(prefix).unwrap_or_default();
@@ -195,6 +205,15 @@ fn message_id(text: &str) -> Result<MessageId, ApiError> {
 fn queue_id(key: &str, text: &str) -> Result<QueueId, ApiError> {
     QueueId::parse(text)
         .ok_or_else(|| ApiError::field(key, format!("\"{key}\" must be 16 letters and digits")))
+}
+
+/// A span before now such as `7d`, a day, or a moment.
+fn moment(key: &str, text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
+    let span = Span::try_from(text.to_owned()).ok().map(|span| now.minus(span.duration()));
+    span.or_else(|| Timestamp::parse(text)).ok_or_else(|| {
+        let like = "a time such as 7d, 2022-10-12 or 2022-10-12T12:00:00Z";
+        ApiError::field(key, format!("\"{key}\" must be {like}"))
+    })
 }
 
 /// The submissions that a Message-ID leads to.
@@ -265,3 +284,21 @@ const PAGE_SIZE: usize = 20;
 
 /// Entries of a page at most.
 const PAGE_SIZE_MAX: usize = 1000;
+
+/// What a queue id and the id of a report look like.
+pub(super) const QUEUE_ID_PATTERN: &str = "^[0-9a-vA-V]{16}$";
+
+/// What a moment looks like in a question.
+const MOMENT_PATTERN: &str = "^([0-9]{1,6}[smhdw]|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
+    (T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))?)$";
+
+/// How many entries a page has.
+const PAGE_SIZE_PARAMETER: Parameter = Parameter::new(
+    "pageSize",
+    Shape::Between(1, PAGE_SIZE_MAX, Some(PAGE_SIZE)),
+    "Entries of a page",
+);
+
+/// Where a page begins.
+const CURSOR: Parameter =
+    Parameter::new("cursor", Shape::Text, "Where the page begins: what the page before it gave");

@@ -3,23 +3,49 @@
 use axum::extract::{Path, Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::known::Known;
-use super::{ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up, not_found, queue_id};
+use super::{
+    ApiError, CURSOR, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, PAGE_SIZE_PARAMETER, answer, look_up,
+    not_found, queue_id,
+};
 use crate::bounce;
 use crate::http::auth::Caller;
+use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
 use crate::http::query::Query;
+use crate::http::tokens::Scope;
 use crate::store::record::{ReportCaptured, ReportId};
 use crate::store::{Missing, ReportRecord, Store};
 use crate::view;
 
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route {
+            path: "/v1/reports",
+            access: Access::All(Scope::Read),
+            methods: get(list),
+            operations: &[LIST],
+        },
+        Route {
+            path: "/v1/reports/{id}",
+            access: Access::Own(Scope::Read),
+            methods: get(one),
+            operations: &[ONE],
+        },
+        Route {
+            path: "/v1/reports/{id}/source",
+            access: Access::Own(Scope::Read),
+            methods: get(source),
+            operations: &[SOURCE],
+        },
+    ]
+}
+
 /// `GET /v1/reports?unmatched=true`
-pub(super) async fn list(
-    State(state): State<HttpState>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let query = Query::parse(request.uri().query(), &["unmatched", "cursor", "pageSize"])?;
+async fn list(State(state): State<HttpState>, request: Request) -> Result<Response, ApiError> {
+    let query = Query::of(request.uri(), &LIST)?;
     if query.value("unmatched") != Some("true") {
         return Err(ApiError::field("unmatched", "\"unmatched\" must be `true`"));
     }
@@ -48,13 +74,13 @@ pub(super) async fn list(
 }
 
 /// `GET /v1/reports/{id}`
-pub(super) async fn one(
+async fn one(
     State(state): State<HttpState>,
     caller: Caller,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    Query::parse(request.uri().query(), &[])?;
+    Query::of(request.uri(), &ONE)?;
     let id = queue_id("id", &id).map(ReportId)?;
     let report = look_up(&state, move |store| {
         let record = stored(store, &caller, id)?;
@@ -70,13 +96,13 @@ pub(super) async fn one(
 }
 
 /// `GET /v1/reports/{id}/source`: the octets that arrived.
-pub(super) async fn source(
+async fn source(
     State(state): State<HttpState>,
     caller: Caller,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    Query::parse(request.uri().query(), &[])?;
+    Query::of(request.uri(), &SOURCE)?;
     let id = queue_id("id", &id).map(ReportId)?;
     let record = look_up(&state, move |store| stored(store, &caller, id)).await?;
     let headers = [
@@ -114,3 +140,36 @@ fn is_about(store: &Store, caller: &Caller, record: &ReportRecord) -> Result<boo
     }
     Ok(!matched.is_empty())
 }
+
+const LIST: Operation = Operation {
+    id: "listReports",
+    path: "/v1/reports",
+    group: "Reports",
+    about: "Reports that match no mail, newest first. One that was read again may match something \
+            by now, so that a page may be short.",
+    query: &[
+        Parameter::needed("unmatched", Shape::OneOf(&["true"]), "Which reports: always `true`"),
+        PAGE_SIZE_PARAMETER,
+        CURSOR,
+    ],
+    answers: &[Answer::ok("A page", &[Content::json("ReportPage")])],
+    ..Operation::GET
+};
+
+const ONE: Operation = Operation {
+    id: "getReport",
+    path: "/v1/reports/{reportId}",
+    group: "Reports",
+    about: "A report as it was read, and what came of it.",
+    answers: &[Answer::ok("The report", &[Content::json("Report")])],
+    ..Operation::GET
+};
+
+const SOURCE: Operation = Operation {
+    id: "getReportSource",
+    path: "/v1/reports/{reportId}/source",
+    group: "Reports",
+    about: "A report as it arrived, octet for octet.",
+    answers: &[Answer::ok("The mail", &[Content::of("message/rfc822", Shape::Octets)])],
+    ..Operation::GET
+};

@@ -2,35 +2,45 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::routing::{get, post};
 use serde_json::{Map, Value, json};
 
-use super::{ApiError, HttpState, PAGE_SIZE_MAX, answer, queue_id};
+use super::{ApiError, CURSOR, HttpState, PAGE_SIZE_MAX, answer, moment, queue_id};
 use crate::capture::{Change, Difference, Mode};
-use crate::config::Span;
+use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
 use crate::http::query::Query;
-use crate::mail::Timestamp;
+use crate::http::tokens::Scope;
 use crate::store::Ticket;
 use crate::store::record::{Bounce, ReportId};
 
+pub(super) fn routes() -> Vec<Route> {
+    let path = "/v1/reports/differences";
+    vec![
+        Route { path, access: Access::All(Scope::Read), methods: get(show), operations: &[SHOW] },
+        Route {
+            path,
+            access: Access::All(Scope::Admin),
+            methods: post(apply),
+            operations: &[APPLY],
+        },
+    ]
+}
+
 /// `GET /v1/reports/differences?since=`: what reading them again would change.
-pub(super) async fn show(
-    State(state): State<HttpState>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    differences(state, Query::parse(request.uri().query(), KEYS)?, Mode::Show).await
+async fn show(State(state): State<HttpState>, request: Request) -> Result<Response, ApiError> {
+    differences(state, Query::of(request.uri(), &SHOW)?, Mode::Show).await
 }
 
 /// `POST /v1/reports/differences?since=`: the same, and it is recorded when this is answered.
-pub(super) async fn apply(
-    State(state): State<HttpState>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    differences(state, Query::parse(request.uri().query(), KEYS)?, Mode::Apply).await
+async fn apply(State(state): State<HttpState>, request: Request) -> Result<Response, ApiError> {
+    differences(state, Query::of(request.uri(), &APPLY)?, Mode::Apply).await
 }
 
 async fn differences(state: HttpState, query: Query, mode: Mode) -> Result<Response, ApiError> {
-    let since =
-        query.value("since").map(|text| since(text, state.inner.clock.now())).transpose()?;
+    let since = query
+        .value("since")
+        .map(|text| moment("since", text, state.inner.clock.now()))
+        .transpose()?;
     let since = since.unwrap_or_default();
     let after = query.value("cursor").map(|text| queue_id("cursor", text)).transpose()?;
     let page_size = query.number("pageSize", REPORTS_MAX, 1, PAGE_SIZE_MAX)?;
@@ -61,15 +71,6 @@ async fn differences(state: HttpState, query: Query, mode: Mode) -> Result<Respo
         map.insert("cursor".to_owned(), Value::String(last.0.to_string()));
     }
     Ok(answer(page))
-}
-
-/// `7d` before now, a day or a moment.
-fn since(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
-    let span = Span::try_from(text.to_owned()).ok().map(|span| now.minus(span.duration()));
-    span.or_else(|| Timestamp::parse(text)).ok_or_else(|| {
-        let wrong = "\"since\" must be a time such as 7d, 2022-10-12 or 2022-10-12T12:00:00Z";
-        ApiError::field("since", wrong)
-    })
 }
 
 fn shown(difference: &Difference, is_written: bool) -> Value {
@@ -116,8 +117,35 @@ fn said(bounce: &Bounce) -> Value {
     })
 }
 
-/// What may be asked.
-const KEYS: &[&str] = &["since", "cursor", "pageSize"];
+const SHOW: Operation = Operation {
+    id: "getReportDifferences",
+    path: "/v1/reports/differences",
+    group: "Reports",
+    about: "What stored reports say when they are read again, oldest first.",
+    query: &[
+        Parameter::new(
+            "since",
+            Shape::Pattern(super::MOMENT_PATTERN),
+            "Arrived then or later: `7d` ago, a day or a time",
+        ),
+        Parameter::new(
+            "pageSize",
+            Shape::Between(1, PAGE_SIZE_MAX, Some(REPORTS_MAX)),
+            "Reports that are read",
+        ),
+        CURSOR,
+    ],
+    answers: &[Answer::ok("What would change", &[Content::json("DifferencePage")])],
+    ..Operation::GET
+};
+
+const APPLY: Operation = Operation {
+    id: "applyReportDifferences",
+    method: "post",
+    about: "The same, and it is recorded when this is answered.",
+    answers: &[Answer::ok("What has changed", &[Content::json("DifferencePage")])],
+    ..SHOW
+};
 
 /// Reports that are read again for one answer unless it is asked for more or fewer.
 const REPORTS_MAX: usize = 100;

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod feed;
+mod search;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
