@@ -108,6 +108,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["http", "net"]),
     ("hyper_util", &["http", "net"]),
     ("http_body_util", &["http", "net"]),
+    ("maud", &["http"]),
     ("serde_json", &["http", "view", "imap", "cli", "dev"]),
     ("clap", &["main", "cli"]),
     ("sd_notify", &["daemon"]),

@@ -53,5 +53,11 @@ pub fn may_be_report(header: &[u8], kinds: &[String]) -> bool {
     may_be::may_be_report(header, kinds)
 }
 
+/// A field body on one line, as people read it: folds become one space, encoded words (RFC 2047)
+/// are decoded.
+pub fn field_text(raw_body: &[u8]) -> String {
+    text::field_text(raw_body)
+}
+
 /// Recipients of one report that are kept; real reports name fewer.
 pub const RECIPIENTS_MAX: usize = 2000;

@@ -421,6 +421,8 @@ pub struct Http {
     pub header_timeout_secs: u64,
     /// Seconds a client may take for each piece of an answer.
     pub write_timeout_secs: u64,
+    /// Whether the web page is served at `/`.
+    pub ui: bool,
 }
 
 /// What is logged, and how.

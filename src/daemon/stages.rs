@@ -275,6 +275,7 @@ impl Parts {
                 per_minute_max: settings.requests_per_minute_max,
                 look_ups_max: settings.look_ups_max_concurrent,
             },
+            has_page: settings.ui,
         });
         let limits = http::Limits {
             connections_max: settings.connections_max,

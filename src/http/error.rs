@@ -70,7 +70,8 @@ impl ApiError {
         Self::Input(vec![Field { message: message.into(), key: key.to_owned() }])
     }
 
-    fn status(&self) -> StatusCode {
+    /// The status it is told with.
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Input(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
@@ -82,6 +83,15 @@ impl ApiError {
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(StoreError::Busy | StoreError::DiskFull) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Writes down what only the operator is told.
+    pub(super) fn log(&self) {
+        match self {
+            Self::Store(error) => tracing::error!(?error, "a look-up failed"),
+            Self::Internal(what) => tracing::error!(what, "a request failed"),
+            _ => {}
         }
     }
 
@@ -101,7 +111,8 @@ impl ApiError {
         }
     }
 
-    fn message(&self) -> &str {
+    /// What is told to people.
+    pub(super) fn message(&self) -> &str {
         match self {
             Self::Input(_) => "Invalid input",
             Self::Unauthorized(why) | Self::TooMany(why) => why,
@@ -135,11 +146,7 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        match &self {
-            Self::Store(error) => tracing::error!(?error, "a look-up failed"),
-            Self::Internal(what) => tracing::error!(what, "a request failed"),
-            _ => {}
-        }
+        self.log();
         let status = self.status();
         let reason = match &self {
             Self::NotFound { reason: Some(Missing::NeverSeen), .. } => Some("never_seen"),

@@ -64,6 +64,8 @@ pub struct Parts {
     pub bounce_window: Duration,
     /// What requests may take.
     pub request_limits: RequestLimits,
+    /// Whether the web page is served (`http.ui`).
+    pub has_page: bool,
 }
 
 /// What requests may take.

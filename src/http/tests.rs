@@ -66,6 +66,7 @@ impl Server {
             auth: Auth::new(TokenFile::new(dir.join("tokens")), policy),
             bounce_window: Duration::from_secs(7 * 86_400),
             request_limits: RequestLimits { per_minute_max: 0, look_ups_max: 8 },
+            has_page: false,
         });
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(run(vec![listener], state, limits, async {

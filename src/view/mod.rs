@@ -17,7 +17,8 @@ use crate::store::record::{Bounce, Submission};
 use crate::store::state::State;
 pub use event::{EVENT_NAMES, Told, cursor, event_name, place_of};
 pub use mailbox::mailbox;
-use recipient::{AttemptsAs, Evidence};
+use recipient::AttemptsAs;
+pub use recipient::Evidence;
 pub use report::{report, report_summary};
 pub use tell::Teller;
 
@@ -102,7 +103,7 @@ pub fn submission(record: &MessageRecord, closing: Closing) -> Value {
         "queueId": record.submission.queue_id,
         "account": &record.submission.account,
         "date": record.submission.received_at.rfc3339(),
-        "closed": is_closed(&by_recipient, closing),
+        "closed": are_closed(&by_recipient, closing),
         "recipients": recipients,
         "bounces": bounces(record, Bounce::is_failure),
         "aliases": aliases(record),
@@ -127,7 +128,7 @@ pub fn timeline(
         "queueId": mail.queue_id,
         "account": &mail.account,
         "date": mail.received_at.rfc3339(),
-        "closed": is_closed(&by_recipient, closing),
+        "closed": are_closed(&by_recipient, closing),
         "final": by_recipient.iter().all(|evidence| evidence.state().is_final()),
         "version": version(record),
         "from": mail.envelope.reverse_path.to_string(),
@@ -176,6 +177,11 @@ pub fn states(record: &MessageRecord) -> Vec<State> {
     Evidence::by_recipient(record).iter().map(Evidence::state).collect()
 }
 
+/// Whether no more news is expected of any recipient of a submission.
+pub fn is_closed(record: &MessageRecord, closing: Closing) -> bool {
+    are_closed(&Evidence::by_recipient(record), closing)
+}
+
 /// Counts what is known of a submission; it grows with every piece of evidence.
 pub fn version(record: &MessageRecord) -> usize {
     record.attempts.len().saturating_add(record.bounces.len())
@@ -216,7 +222,7 @@ fn bounces(record: &MessageRecord, wanted: fn(&Bounce) -> bool) -> Vec<Value> {
 
 /// Whether nothing more is to be expected: every recipient has ended for good, or has been quiet
 /// for the window after the next hop took it.
-fn is_closed(recipients: &[Evidence<'_>], closing: Closing) -> bool {
+fn are_closed(recipients: &[Evidence<'_>], closing: Closing) -> bool {
     recipients.iter().all(|recipient| match recipient.state() {
         State::Queued | State::Deferred => false,
         State::Failed | State::Expired | State::Bounced => true,

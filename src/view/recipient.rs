@@ -11,10 +11,13 @@ use crate::store::record::{Attempt, Bounce, Decision, Match};
 use crate::store::state::{self, State};
 
 /// All that is known of one recipient.
-pub(super) struct Evidence<'a> {
-    asked: &'a Recipient,
-    attempts: Vec<&'a Attempt>,
-    bounces: Vec<&'a Bounce>,
+pub struct Evidence<'a> {
+    /// Who it is, and what was asked of reports about him.
+    pub asked: &'a Recipient,
+    /// Every attempt, oldest first.
+    pub attempts: Vec<&'a Attempt>,
+    /// Every bounce and all delivery news, oldest first.
+    pub bounces: Vec<&'a Bounce>,
 }
 
 /// How attempts are shown.
@@ -26,7 +29,7 @@ pub(super) enum AttemptsAs {
 
 impl<'a> Evidence<'a> {
     /// Every recipient of a submission, in the order of its envelope.
-    pub(super) fn by_recipient(record: &'a MessageRecord) -> Vec<Self> {
+    pub fn by_recipient(record: &'a MessageRecord) -> Vec<Self> {
         let mut attempts: BTreeMap<u32, Vec<&Attempt>> = BTreeMap::new();
         for attempt in &record.attempts {
             attempts.entry(attempt.recipient).or_default().push(attempt);
@@ -48,7 +51,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// What became of it.
-    pub(super) fn state(&self) -> State {
+    pub fn state(&self) -> State {
         state::of(self.attempts.iter().copied(), self.bounces.iter().copied())
     }
 

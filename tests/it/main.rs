@@ -35,6 +35,8 @@ mod imap_oauth2;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod postfix;
 #[cfg(test)]
 mod queue;

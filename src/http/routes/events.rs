@@ -66,7 +66,7 @@ pub(super) fn routes() -> Vec<Route> {
 /// what `Accept` asks for.
 ///
 /// A list begins with the oldest event that is kept, a stream with what happens from now on.
-async fn list_or_follow(
+pub(super) async fn list_or_follow(
     State(state): State<HttpState>,
     caller: Caller,
     request: Request,

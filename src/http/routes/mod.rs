@@ -7,6 +7,7 @@ mod health;
 mod known;
 mod mailboxes;
 mod messages;
+mod page;
 mod reports;
 mod reread;
 mod search;
@@ -58,7 +59,9 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// Serves all routes, each to those who may ask.
 pub(super) fn router(state: HttpState) -> Router {
-    let mut router = Router::new();
+    // The pages are for people, and not in the document.
+    let mut router =
+        if state.inner.has_page { page::router(state.clone()) } else { Router::new() };
     for route in routes() {
         let needing = |scope| middleware::from_fn_with_state((state.clone(), scope), let_in);
         let methods = match route.access {
@@ -113,25 +116,41 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// Whether the token that came with a request lets it do what needs `scope`.
 fn allow(state: &HttpState, request: &Request, scope: Scope) -> Result<Caller, ApiError> {
-    let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
-    // A request that came over no connection of ours is nobody's.
-    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let bearer = text(header::AUTHORIZATION).and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim().to_owned())
     });
     let token = bearer.or_else(|| access_token(request.uri().query()));
-    let asked = Asked { token: token.as_deref(), peer, host: text(header::HOST) };
+    admit(state, request, token.as_deref(), scope)
+}
+
+/// Who sent a request with this token, if he may do what needs `scope`, and not too often.
+fn admit(
+    state: &HttpState,
+    request: &Request,
+    token: Option<&str>,
+    scope: Scope,
+) -> Result<Caller, ApiError> {
+    let asked = asked(request, token);
     let now = state.inner.clock.now();
     let allowed = state.inner.auth.allow(asked, scope, now);
     let who = match allowed.as_ref().ok().and_then(Caller::token) {
         Some(token) => Who::Token(token.to_owned()),
-        None => Who::Address(network_of(peer)),
+        None => Who::Address(network_of(asked.peer)),
     };
     state.guards.rates.count(who, now).map_err(|wait_secs| ApiError::TooOften { wait_secs })?;
     allowed.map_err(|denied| refused(denied, scope))
+}
+
+fn asked<'a>(request: &'a Request, token: Option<&'a str>) -> Asked<'a> {
+    let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
+    // A request that came over no connection of ours is nobody's.
+    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    Asked { token, peer, host }
 }
 
 fn refused(denied: Denied, scope: Scope) -> ApiError {

@@ -115,7 +115,11 @@ async fn source(
 }
 
 /// A report; 404 without it, and to who may not see all the mails that it is about.
-fn stored(store: &Store, caller: &Caller, id: ReportId) -> Result<ReportRecord, ApiError> {
+pub(super) fn stored(
+    store: &Store,
+    caller: &Caller,
+    id: ReportId,
+) -> Result<ReportRecord, ApiError> {
     let missing = |missing: Missing| {
         let message = match missing {
             Missing::NeverSeen => "There is no report with this id",

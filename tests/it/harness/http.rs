@@ -21,6 +21,20 @@ pub(crate) fn post(server: SocketAddr, path: &str, fields: &str) -> (u16, Value)
     (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
+/// The status, header and JSON of the answer to a request with a body; `fields` are as below.
+pub(crate) fn send(
+    method: &str,
+    server: SocketAddr,
+    path: &str,
+    fields: &str,
+    body: &[u8],
+) -> (u16, String, Value) {
+    let answered = converse(method, server, path, fields, body);
+    let (status, header, body) =
+        answered.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    (status, header, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
 /// The status, header and body; `fields` are further header lines, each with its CRLF.
 pub(crate) fn get_raw(server: SocketAddr, path: &str, fields: &str) -> (u16, String, Vec<u8>) {
     ask("GET", server, path, fields).unwrap_or_else(|error| panic!("GET {path}: {error}"))
@@ -32,14 +46,42 @@ fn ask(
     path: &str,
     fields: &str,
 ) -> std::io::Result<(u16, String, Vec<u8>)> {
+    exchange(method, server, path, fields, b"")
+}
+
+/// As `exchange`, with the length of the body.
+fn converse(
+    method: &str,
+    server: SocketAddr,
+    path: &str,
+    fields: &str,
+    body: &[u8],
+) -> std::io::Result<(u16, String, Vec<u8>)> {
+    let length = format!("Content-Length: {}\r\n{fields}", body.len());
+    exchange(method, server, path, &length, body)
+}
+
+/// The status, header and body of the answer to a request that is sent as it is.
+pub(crate) fn exchange(
+    method: &str,
+    server: SocketAddr,
+    path: &str,
+    fields: &str,
+    body: &[u8],
+) -> std::io::Result<(u16, String, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&server, SOON)?;
     stream.set_read_timeout(Some(SOON))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n{fields}\r\n"
     )?;
+    // A server that refuses a body need not read it, and hangs up.
+    let sent = stream.write_all(body);
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    let read = stream.read_to_end(&mut answer);
+    if answer.is_empty() {
+        sent.and(read.map(|_len| ()))?;
+    }
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(answer.len());
     let header = String::from_utf8_lossy(&answer[..end]).into_owned();
     let body = answer.get(end + 4..).unwrap_or_default().to_vec();

@@ -1,5 +1,6 @@
 //! What the stories are made of: the daemon, its peers, and ways to wait for what they do.
 
+pub(crate) mod browser;
 pub(crate) mod daemon;
 pub(crate) mod dovecot;
 pub(crate) mod haproxy;

@@ -1,0 +1,282 @@
+//! The web page in a real browser: signing in, what arrives, what is hostile, who can use it.
+
+use std::path::PathBuf;
+
+use crate::harness::browser::Browser;
+use crate::harness::daemon::{Config, Daemon};
+use crate::harness::http;
+use crate::harness::report::{dsn, send};
+use crate::harness::sink::{Answer, Point, Sink};
+use crate::harness::smtp::{Queued, mail, submit};
+use crate::harness::{SOON, wait_for};
+
+const APP: &str = "bounces@app.test";
+
+/// A next hop that refuses `no@`, puts `late@` off and takes everything else.
+fn start(config: Config) -> (Sink, Daemon) {
+    let sink = Sink::scripted(Box::new(|point, _| match point {
+        Point::Rcpt("no@dest.test") => Answer::Reply("550 5.1.1 No such user"),
+        Point::Rcpt("late@dest.test") => Answer::Reply("450 4.2.1 Not now"),
+        _ => Answer::Accept,
+    }));
+    let config = config.preserve().relay(sink.address).set("queue", "retry_after", "[\"1h\"]");
+    (sink, Daemon::start(config))
+}
+
+fn url(daemon: &Daemon, path: &str) -> String {
+    format!("http://{}{path}", daemon.http)
+}
+
+fn token(daemon: &Daemon, name: &str, scope: &str) -> String {
+    let (code, said) = daemon.command(&["token", "add", name, "--scope", scope]);
+    assert_eq!(code, 0, "{said}");
+    let found = said.split_whitespace().find(|word| word.starts_with("rebound_"));
+    found.unwrap_or_else(|| panic!("no token: {said}")).to_owned()
+}
+
+/// Mails in every state there is without waiting; the first bounced by a report.
+fn some_mails(daemon: &Daemon) -> Queued {
+    let bounced = submit(daemon.smtp, APP, &["b@dest.test", "no@dest.test"], &mail("Two of them"));
+    daemon.await_states(&bounced.queue_id, &["relayed", "failed"]);
+    let report = dsn(&bounced.message_id, &[("b@dest.test", "failed")]);
+    submit_report(daemon, &report);
+    daemon.await_states(&bounced.queue_id, &["bounced", "failed"]);
+    let late = submit(daemon.smtp, APP, &["late@dest.test"], &mail("Put off"));
+    daemon.await_states(&late.queue_id, &["deferred"]);
+    let sent = submit(daemon.smtp, APP, &["good@dest.test"], &mail("Well received"));
+    daemon.await_states(&sent.queue_id, &["relayed"]);
+    bounced
+}
+
+fn submit_report(daemon: &Daemon, report: &[u8]) {
+    let reply = send(daemon.inbound, APP, report).unwrap();
+    assert!(reply.starts_with("250"), "{reply}");
+}
+
+#[test]
+fn a_person_signs_in_and_sees_a_bounce_arrive() {
+    let (_sink, daemon) = start(Config::new());
+    let relayed = submit(daemon.smtp, APP, &["b@dest.test"], &mail("Your order"));
+    daemon.await_states(&relayed.queue_id, &["relayed"]);
+    let reader = token(&daemon, "reader", "read");
+
+    let browser = Browser::start();
+    browser.open(&url(&daemon, "/?state=relayed"));
+    assert_eq!(browser.url(), url(&daemon, "/sign-in?then=%2F%3Fstate%3Drelayed"));
+    browser.write("#token", "rebound_wrong\u{e007}");
+    browser.await_text("[role=alert]", "The token is not known");
+    browser.write("#token", &format!("{reader}\u{e007}"));
+    browser.await_text("#live", "Your order");
+    assert_eq!(browser.url(), url(&daemon, "/?state=relayed"), "it goes on where it began");
+    let cookies =
+        browser.script("return document.cookie + location.href + document.body.innerHTML");
+    assert!(!cookies.as_str().unwrap().contains(&reader), "no script may see the token");
+
+    // Live: the page is not loaded again, and yet shows what happens.
+    browser.open(&url(&daemon, "/"));
+    browser.await_text("#live-state", "Live");
+    browser.script("window.isTheSame = true");
+    submit_report(&daemon, &dsn(&relayed.message_id, &[("b@dest.test", "failed")]));
+    browser.await_text("#live .chip", "bounced");
+    browser.await_text("#news", "Bounce: b@dest.test");
+    let refused = submit(daemon.smtp, APP, &["no@dest.test"], &mail("Never arrives"));
+    browser.await_text("#live tbody tr:first-child", "Never arrives");
+    browser.await_text("#live tbody tr:first-child .chip", "failed");
+    assert_eq!(browser.script("return window.isTheSame"), true);
+
+    // The filter, and one mail's timeline.
+    browser.script("document.querySelector('#state').value = 'bounced'");
+    browser.click(".filter button");
+    browser.await_url(&url(&daemon, "/?q=&state=bounced&account="));
+    browser.await_text("#live", "Your order");
+    assert!(!browser.text("#live").contains("Never arrives"));
+    browser.click("#live tbody a");
+    browser.await_text("h1", "Your order");
+    for text in ["Handed over to the next hop", "a report says that it failed", "message-id, high"]
+    {
+        browser.await_text("#live", text);
+    }
+    browser.click("#live .steps a");
+    browser.await_text("h1", "Report");
+    browser.await_text(".raw", "Final-Recipient");
+
+    // Found by recipient, by queue id and by Message-ID.
+    for (asked, h1) in [
+        ("NO@dest.test", "Messages"),
+        (refused.queue_id.as_str(), "Never arrives"),
+        (refused.message_id.as_str(), "Never arrives"),
+    ] {
+        browser.open(&url(&daemon, "/"));
+        browser.write("#q", &format!("{asked}\u{e007}"));
+        browser.await_text("h1", h1);
+        browser.await_text("#live", "no@dest.test");
+    }
+
+    browser.click("form[action='/sign-out'] button");
+    browser.await_text("h1", "Sign in");
+    browser.open(&url(&daemon, "/queue"));
+    browser.await_text("h1", "Sign in");
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|line| line.contains("401")), "{complaints:#?}");
+}
+
+#[test]
+fn every_view_can_be_used_by_everybody_in_both_themes_and_on_a_phone() {
+    let (_sink, daemon) = start(Config::new());
+    let browser = Browser::start();
+    // Before anything has happened, too.
+    browser.open(&url(&daemon, "/"));
+    browser.await_text("#live", "No mail yet");
+    let bounced = some_mails(&daemon);
+    let message = format!("/message/{}", bounced.queue_id);
+    let report = daemon.message(&bounced.queue_id)["reports"][0]["id"].as_str().unwrap().to_owned();
+    let report = format!("/report/{report}");
+    let pictures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/it-page");
+    for (name, path) in [
+        ("messages", "/"),
+        ("message", &message),
+        ("report", &report),
+        ("queue", "/queue"),
+        ("mailboxes", "/mailboxes"),
+        ("nothing", "/?q=nobody@dest.test"),
+        ("wrong", "/?state=x"),
+    ] {
+        for (theme, width) in [("light", 1200), ("dark", 1200), ("light", 360), ("dark", 360)] {
+            browser.look(theme, width);
+            browser.open(&url(&daemon, path));
+            let faults = browser.accessibility_faults();
+            assert!(faults.is_empty(), "{path} {theme} {width}: {}", faults.join("\n"));
+            let across = browser.script("return document.documentElement.scrollWidth");
+            assert!(across.as_u64().unwrap() <= u64::from(width), "{path} is {across} wide");
+            browser.picture(&pictures.join(format!("{name}-{theme}-{width}.png")));
+        }
+    }
+    // By keyboard: the first stop leads past the navigation.
+    browser.open(&url(&daemon, "/"));
+    browser.press("\u{e004}");
+    assert_eq!(browser.script("return document.activeElement.className"), "skip");
+    browser.press("\u{e007}");
+    assert_eq!(browser.script("return document.activeElement.id"), "main");
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|line| line.contains("400")), "{complaints:#?}");
+}
+
+#[test]
+fn without_scripts_everything_can_be_read() {
+    let (_sink, daemon) = start(Config::new());
+    let bounced = some_mails(&daemon);
+    let browser = Browser::start();
+    browser.forbid_scripts();
+    browser.open(&url(&daemon, "/"));
+    assert_eq!(browser.text("#zone"), "UTC", "no script has changed it");
+    assert!(browser.text("#live").contains("Two of them"));
+    browser.write("#q", "b@dest.test\u{e007}");
+    browser.await_url(&url(&daemon, "/?q=b%40dest.test&state=&account="));
+    browser.await_text("#live", "Two of them");
+    browser.click("#live tbody a");
+    browser.await_text("h1", "Two of them");
+    assert_eq!(browser.url(), url(&daemon, &format!("/message/{}", bounced.queue_id)));
+    for text in ["550 5.1.1 No such user", "user_unknown", "message-id, high", "Bounced"] {
+        browser.await_text("#live", text);
+    }
+    browser.click("nav a[href='/queue']");
+    browser.await_text("#live", "450 4.2.1 Not now");
+}
+
+#[test]
+fn what_comes_by_mail_is_never_markup() {
+    let (_sink, daemon) = start(Config::new());
+    let script = "<script>window.isPwned = 1</script><img src=x onerror=\"window.isPwned = 1\">";
+    let long = "x".repeat(200_000);
+    let hostile = format!(
+        "From: {script} <{APP}>\r\nSubject: {script}\u{202e}gpj.exe\r\nX-Long: {}\r\n\
+         X-Rebound-Meta-Note: {script}\r\n\r\n{script}\r\n",
+        long.as_bytes()
+            .chunks(900)
+            .map(|one| String::from_utf8_lossy(one))
+            .collect::<Vec<_>>()
+            .join("\r\n ")
+    );
+    let to = ["b@dest.test", "\"<script>window.isPwned=1</script>\"@dest.test"];
+    let queued = submit(daemon.smtp, APP, &to, hostile.as_bytes());
+    daemon.await_states(&queued.queue_id, &["relayed", "relayed"]);
+    let report = dsn(&queued.message_id, &[(to[0], "failed")]);
+    let report = String::from_utf8(report).unwrap().replace(
+        "Status: ",
+        &format!("Diagnostic-Code: smtp; 550 {script}\r\nRemote-MTA: dns; {script}\r\nStatus: "),
+    );
+    submit_report(&daemon, report.as_bytes());
+    daemon.await_states(&queued.queue_id, &["bounced", "relayed"]);
+    let id = daemon.message(&queued.queue_id)["reports"][0]["id"].as_str().unwrap().to_owned();
+
+    let browser = Browser::start();
+    for path in ["/", &format!("/message/{}", queued.queue_id), &format!("/report/{id}")] {
+        let (status, header, body) = http::get_raw(daemon.http, path, "");
+        let body = String::from_utf8(body).unwrap();
+        assert_eq!(status, 200, "{header}");
+        assert!(!body.contains("<script>window") && !body.contains("<img"), "{path}: {body}");
+        assert!(body.contains("&lt;script&gt;"), "{path}: {body}");
+        assert!(!body.contains('\u{202e}') && body.len() < 300_000, "{path}: {}", body.len());
+        browser.open(&url(&daemon, path));
+        assert_eq!(browser.script("return window.isPwned ?? 0"), 0, "{path}");
+        let across = browser.script("return document.documentElement.scrollWidth - innerWidth");
+        assert!(across.as_i64().unwrap() <= 0, "{path} is too wide by {across}");
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn only_who_may_sees_a_page_and_no_other_site_sends_a_form() {
+    let (_sink, daemon) = start(Config::new());
+    let (status, header, _) = http::get_raw(daemon.http, "/", "");
+    assert_eq!(status, 200, "without tokens loopback may look");
+    for part in ["script-src 'self'", "frame-ancestors 'none'", "default-src 'none'"] {
+        assert!(header.contains(part), "{header}");
+    }
+    let reader = token(&daemon, "reader", "read");
+    let sender = token(&daemon, "sender", "submit");
+    for path in ["/", "/queue", "/mailboxes", &format!("/?access_token={reader}")] {
+        let (status, header, _) = http::get_raw(daemon.http, path, "");
+        assert_eq!(status, 303, "{path}: {header}");
+    }
+    let origin = url(&daemon, "");
+    let sign_in = |token: &str, fields: &str| {
+        let body = format!("token={token}&then=%2F%2Fevil.example");
+        http::send("POST", daemon.http, "/sign-in", fields, body.as_bytes())
+    };
+    let ours = format!("Origin: {origin}\r\n");
+    for (token, fields, want) in [
+        (&reader, "", 403),
+        (&reader, "Origin: http://evil.example\r\n", 403),
+        (&reader, "Sec-Fetch-Site: cross-site\r\n", 403),
+        (&sender, &ours, 401),
+        (&reader, &ours, 303),
+    ] {
+        let (status, header, _) = sign_in(token, fields);
+        assert_eq!(status, want, "{fields}: {header}");
+    }
+    let (_, header, _) = sign_in(&reader, &ours);
+    let header = header.to_ascii_lowercase();
+    assert!(header.contains("\r\nlocation: /\r\n"), "{header}");
+    let cookie = header.split("set-cookie: ").nth(1).unwrap().split(';').next().unwrap();
+    let cookie = format!("Cookie: {cookie}\r\n");
+    assert_eq!(http::get_raw(daemon.http, "/", &cookie).0, 200);
+    assert_eq!(http::get_raw(daemon.http, "/v1/mailboxes", &cookie).0, 401, "the API has tokens");
+    let poll = |fields: &str| http::send("POST", daemon.http, "/mailboxes/x/poll", fields, b"").0;
+    assert_eq!(poll(&format!("{cookie}{ours}")), 403, "a reader changes nothing");
+    assert_eq!(poll(&cookie), 403);
+    let (code, said) = daemon.command(&["token", "revoke", "reader"]);
+    assert_eq!(code, 0, "{said}");
+    wait_for("the session dies with its token", SOON, || {
+        (http::get_raw(daemon.http, "/", &cookie).0 == 303).then_some(())
+    });
+}
+
+#[test]
+fn the_page_can_be_switched_off() {
+    let (_sink, daemon) = start(Config::new().set("http", "ui", "false"));
+    for path in ["/", "/sign-in", "/page/live.js", "/live"] {
+        assert_eq!(http::get_raw(daemon.http, path, "").0, 404, "{path}");
+    }
+    assert_eq!(daemon.get("/v1/mailboxes").0, 200);
+}
