@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+use super::keys::{distance, key_at, unknown_key};
 use super::{Settings, secrets, validate};
 
 /// The variables of the environment; a test hands in its own.
@@ -195,7 +196,7 @@ fn flatten(prefix: &str, table: &Table, each: &mut dyn FnMut(String, &Value)) {
     }
 }
 
-fn dotted(prefix: &str, name: &str) -> String {
+pub(super) fn dotted(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
@@ -241,37 +242,6 @@ fn note_items(
             sources.insert(dotted(&item_key, name.get_ref()), at(name.span().start));
         }
     }
-}
-
-fn unknown_key(key: &str, known: &[String]) -> String {
-    let sections = known.iter().filter_map(|known| Some(known.split_once('.')?.0));
-    let names = known.iter().map(String::as_str).chain(sections);
-    let nearest = names.min_by_key(|known| distance(key, known));
-    match nearest {
-        Some(nearest) if distance(key, nearest) <= key.len().div_ceil(3) => {
-            format!("there is no such setting; did you mean `{nearest}`?")
-        }
-        _ => "there is no such setting; `rebound config show --all` lists them".to_owned(),
-    }
-}
-
-/// Levenshtein's distance: insertions, deletions and replacements between two short texts.
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (i, a) in (1_usize..).zip(left.chars()) {
-        let mut diagonal = i.saturating_sub(1);
-        let mut previous = i;
-        if let Some(first) = row.first_mut() {
-            *first = i;
-        }
-        for (cell, b) in row.iter_mut().skip(1).zip(right.chars()) {
-            let replaced = diagonal.saturating_add(usize::from(a != b));
-            diagonal = *cell;
-            *cell = replaced.min(previous.saturating_add(1)).min(diagonal.saturating_add(1));
-            previous = *cell;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// Lays `REBOUND_<SECTION>_<KEY>` and the names known from container images over the table.
@@ -388,12 +358,13 @@ fn from_text(text: &str, like: &Value) -> Result<Value, String> {
 }
 
 fn no_toml(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
-    let line = line_of(text, error.span().map_or(0, |span| span.start));
-    ConfigError::Setting {
-        source: Source::File(path.to_owned(), line),
-        key: String::new(),
-        problem: error.message().to_owned(),
-    }
+    let span = error.span().unwrap_or_default();
+    let source = Source::File(path.to_owned(), line_of(text, span.start));
+    let (key, problem) = match error.message() {
+        DUPLICATE => (key_at(text, span), "it is given twice; take one of them away".to_owned()),
+        said => (String::new(), said.to_owned()),
+    };
+    ConfigError::Setting { source, key, problem }
 }
 
 fn does_not_fit(
@@ -474,6 +445,9 @@ impl std::error::Error for ConfigError {
 
 /// `conf/rebound.toml`.
 const DEFAULTS: &str = include_str!("../../conf/rebound.toml");
+
+/// What the parser says of a key that comes again, without saying which it is.
+const DUPLICATE: &str = "duplicate key";
 
 /// Names that people know from container images of other relays.
 const ALIASES: [(&str, &str); 4] = [
@@ -633,6 +607,27 @@ mod tests {
         let error = load_text("", &[("REBOUND_RELAY_TLS_VERIFY", "perhaps")]).unwrap_err();
         let want = "environment variable REBOUND_RELAY_TLS_VERIFY: `relay.tls_verify`: `perhaps` is neither";
         assert!(error.starts_with(want), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_is_given_twice_is_named() {
+        for (text, want) in [
+            (
+                "hostname = \"a\"\nhostname = \"b\"",
+                "FILE, line 2: `hostname`: it is given twice; take one of them away",
+            ),
+            (
+                "[relay]\nhost = \"a\"\n\n[queue]\nlifetime = \"5d\"\n  lifetime = \"4d\"",
+                "FILE, line 6: `queue.lifetime`: it is given twice",
+            ),
+            (
+                "[relay]\nhost = \"a\"\n[queue]\n[relay]\nport = 1",
+                "FILE, line 4: `relay`: it is given twice",
+            ),
+        ] {
+            let error = load_text(text, &[]).unwrap_err();
+            assert!(error.starts_with(want), "{text}\n got {error}\nwant {want}");
+        }
     }
 
     #[test]

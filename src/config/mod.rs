@@ -3,6 +3,7 @@
 //! An operator's file is laid over the defaults, the environment over both.
 //! What a setting means stands beside it in `conf/rebound.toml`; `load` reads it all.
 
+mod keys;
 mod load;
 mod mailbox;
 mod secrets;
