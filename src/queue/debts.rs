@@ -92,12 +92,22 @@ async fn whole_mail(context: &Context, mail: &LiveMessage) -> Option<Vec<u8>> {
 }
 
 /// Forwards reports that were caught at our return path to whom they would have gone to without
-/// us; a few at a time, for mail comes first.
+/// us; a few at a time, for mail comes first. One that cannot be read keeps none of the others.
 pub(super) async fn forward_reports(context: &Context) {
-    for captured in context.store.owed_forwards(FORWARDS_AT_A_TIME) {
-        if let Err(error) = forward(context, &captured).await {
-            let report = captured.id.0;
-            tracing::error!(%report, %error, "a report could not be forwarded yet");
+    let mut room = FORWARDS_AT_A_TIME;
+    for captured in context.store.owed_forwards(FORWARDS_SEEN_MAX) {
+        match forward(context, &captured).await {
+            Ok(()) => room = room.saturating_sub(1),
+            Err(error) => {
+                let report = captured.id.0;
+                tracing::error!(%report, %error, "a report could not be forwarded yet");
+                // A store that takes nothing takes nothing of the others either.
+                if matches!(error, StoreError::Busy | StoreError::DiskFull) {
+                    return;
+                }
+            }
+        }
+        if room == 0 {
             return;
         }
     }
@@ -224,6 +234,8 @@ fn about<'a>(
 /// Whose mail it is when nobody logged in.
 const DEFAULT_ACCOUNT: &str = "default";
 const FORWARDS_AT_A_TIME: usize = 16;
+/// Reports among which those are that can be read, the oldest first.
+const FORWARDS_SEEN_MAX: usize = 1_000;
 /// Octets of a mail that goes back whole; of a larger one it is the header, as with Postfix
 /// (`bounce_size_limit`).
 const WHOLE_MAIL_BYTES_MAX: u64 = 50_000;

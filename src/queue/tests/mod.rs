@@ -479,35 +479,10 @@ async fn a_report_is_forwarded_once_as_mail_of_ours() {
     let next_hop = Scripted::start(&[&dialog]).await;
     let mut bench = Bench::new(Some(&next_hop), |_| {});
     let store = bench.context.store.clone();
-    let report = |unique: u32, forward_to: &str| {
-        let now = bench.context.clock.now();
-        let id = ReportId(QueueId::new(now, unique));
-        let received = ReportReceived {
-            id,
-            received_at: now,
-            captured_by: CapturedBy::Listener,
-            reverse_path: String::new(),
-            recipients: vec!["b@bounces.example.com".to_owned()],
-            tokens: Vec::new(),
-            digest: [u8::try_from(unique).unwrap(); 16],
-            raw: b"Subject: failed\r\n\r\nIt failed.\r\n".to_vec(),
-        };
-        let captured = ReportCaptured {
-            id,
-            captured_at: now,
-            verdict: Verdict::Bounce,
-            matched: Vec::new(),
-            own_notice: false,
-            forward_to: Some(forward_to.to_owned()),
-            reread: false,
-        };
-        (received, captured)
-    };
+    let now = bench.context.clock.now();
     // The second cannot go anywhere: its debt ends without a mail.
-    for (received, captured) in [report(1, "app@example.org"), report(2, "nowhere")] {
-        store.accept_report(received).unwrap().synced().await.unwrap();
-        let batch = Batch { report: Some(captured), ..Batch::default() };
-        store.commit(batch).unwrap().synced().await.unwrap();
+    for owed in [report(now, 1, "app@example.org"), report(now, 2, "nowhere")] {
+        captured(&store, owed).await;
     }
     assert_eq!(store.owed_forwards(10).len(), 2);
     super::debts::forward_reports(&bench.context).await;
@@ -520,6 +495,26 @@ async fn a_report_is_forwarded_once_as_mail_of_ours() {
     let bodies = next_hop.bodies().await;
     assert!(bodies[0].contains("Subject: failed\r\n"), "{}", bodies[0]);
     assert!(bodies[0].contains("X-Rebound-Notice: "), "{}", bodies[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_cannot_be_read_keeps_none_of_the_others() {
+    let bench = Bench::new(None, |_| {});
+    let store = bench.context.store.clone();
+    let first_day = bench.context.clock.now();
+    captured(&store, report(first_day, 1, "app@example.org")).await;
+    until(|| store.stats().backlog_bytes == 0).await;
+    let days = std::fs::read_dir(bench.dir.join("log")).unwrap();
+    for day in days.map(|day| day.unwrap().path()) {
+        std::fs::rename(&day, day.with_extension("away")).unwrap();
+    }
+    bench.context.clock.advance(Duration::from_secs(86_400));
+    captured(&store, report(bench.context.clock.now(), 2, "app@example.org")).await;
+    super::debts::forward_reports(&bench.context).await;
+    let owed: Vec<ReportId> = store.owed_forwards(10).iter().map(|mark| mark.id).collect();
+    assert_eq!(owed, [ReportId(QueueId::new(first_day, 1))]);
+    assert_eq!(store.queue_len(), 1, "the second went on");
+    bench.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -542,6 +537,38 @@ async fn the_loop_relays_what_comes_in_and_drains_when_it_is_told_to_stop() {
     assert_eq!(bench.states(second), [State::Queued]);
     assert!(bench.is_in_queue(second));
     bench.end().await;
+}
+
+/// A report that is to be forwarded.
+fn report(now: Timestamp, unique: u32, forward_to: &str) -> (ReportReceived, ReportCaptured) {
+    let id = ReportId(QueueId::new(now, unique));
+    let received = ReportReceived {
+        id,
+        received_at: now,
+        captured_by: CapturedBy::Listener,
+        reverse_path: String::new(),
+        recipients: vec!["b@bounces.example.com".to_owned()],
+        tokens: Vec::new(),
+        digest: [u8::try_from(unique).unwrap(); 16],
+        raw: b"Subject: failed\r\n\r\nIt failed.\r\n".to_vec(),
+    };
+    let captured = ReportCaptured {
+        id,
+        captured_at: now,
+        verdict: Verdict::Bounce,
+        matched: Vec::new(),
+        own_notice: false,
+        forward_to: Some(forward_to.to_owned()),
+        reread: false,
+    };
+    (received, captured)
+}
+
+/// Takes a report in, captured.
+async fn captured(store: &Store, (received, mark): (ReportReceived, ReportCaptured)) {
+    store.accept_report(received).unwrap().synced().await.unwrap();
+    let batch = Batch { report: Some(mark), ..Batch::default() };
+    store.commit(batch).unwrap().synced().await.unwrap();
 }
 
 /// A first attempt that ended at RCPT.
