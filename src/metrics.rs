@@ -45,8 +45,14 @@ struct Inner {
     sync_seconds: Histogram,
     queue_length: Gauge,
     disk_free_bytes: Gauge,
-    http_requests: Family<Status, Counter>,
+    apps: Apps,
     mailboxes: Mailboxes,
+}
+
+/// What apps ask, and what they are not given.
+struct Apps {
+    http_requests: Family<Status, Counter>,
+    suppressed: Family<Suppressed, Counter>,
 }
 
 /// What is counted of the mailboxes that reports arrive in.
@@ -80,6 +86,11 @@ struct Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Status {
     status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Suppressed {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -143,7 +154,6 @@ impl Metrics {
         let sync_seconds = Histogram::new(exponential_buckets(0.000_1, 4.0, 9));
         let queue_length = Gauge::default();
         let disk_free_bytes = Gauge::default();
-        let http_requests = Family::default();
         register! { registry,
             connections: "connections", "Connections taken, by server";
             connections_refused: "connections_refused", "Connections refused over a limit";
@@ -164,8 +174,8 @@ impl Metrics {
             sync_seconds: "store_sync_seconds", "How long a sync of the journal took";
             queue_length: "queue_length", "Mails in the queue";
             disk_free_bytes: "disk_free_bytes", "Free octets where the data is kept";
-            http_requests: "http_requests", "HTTP requests, by status";
         }
+        let apps = Apps::registered(&mut registry);
         let mailboxes = Mailboxes::registered(&mut registry);
         Self {
             inner: Arc::new(Inner {
@@ -189,7 +199,7 @@ impl Metrics {
                 sync_seconds,
                 queue_length,
                 disk_free_bytes,
-                http_requests,
+                apps,
                 mailboxes,
             }),
         }
@@ -222,6 +232,11 @@ impl Metrics {
     /// A mail, a sender or a recipient was refused.
     pub fn message_rejected(&self, server: &'static str) {
         self.inner.rejected.get_or_create(&Server { server }).inc();
+    }
+
+    /// A suppressed recipient was `refused`, or `observed` where it would have been.
+    pub fn recipient_suppressed(&self, result: &'static str) {
+        self.inner.apps.suppressed.get_or_create(&Suppressed { result }).inc();
     }
 
     /// An authentication failed.
@@ -312,7 +327,19 @@ impl Metrics {
 
     /// An HTTP request was answered.
     pub fn http_answered(&self, status: u16) {
-        self.inner.http_requests.get_or_create(&Status { status }).inc();
+        self.inner.apps.http_requests.get_or_create(&Status { status }).inc();
+    }
+}
+
+impl Apps {
+    fn registered(registry: &mut Registry) -> Self {
+        let http_requests = Family::default();
+        let suppressed = Family::default();
+        register! { registry,
+            http_requests: "http_requests", "HTTP requests, by status";
+            suppressed: "suppressed", "Suppressed recipients that were refused, or would have been";
+        }
+        Self { http_requests, suppressed }
     }
 }
 

@@ -321,6 +321,7 @@ fn default_options() -> SessionOptions {
         recipients_max: 100,
         transactions_max: 100,
         errors_max: 20,
+        recipients_are_errors: true,
         idle_commands_max: 100,
         command_timeout: Duration::from_secs(300),
         data_timeout: Duration::from_secs(180),
@@ -648,7 +649,7 @@ impl Service for Scripted {
     }
 
     async fn rcpt(&mut self, recipient: &Recipient) -> Result<(), Reply> {
-        let Recipient { address, dsn } = recipient;
+        let Recipient { address, dsn, .. } = recipient;
         let mut event = format!("rcpt <{address}>");
         if let Some(notify) = dsn.notify {
             event.push_str(&format!(" notify={notify}"));

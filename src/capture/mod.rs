@@ -13,6 +13,7 @@ mod forward;
 mod options;
 mod reread;
 mod rungs;
+mod strikes;
 #[cfg(test)]
 mod testing;
 
@@ -116,7 +117,9 @@ impl Capture {
             let category = bounce.response.classification.category;
             self.inner.metrics.bounce_captured(category.as_str(), source(bounce.captured_by));
         }
-        self.inner.store.commit(Batch { attempts, bounces, ..Batch::default() })
+        let strike = |bounce| self.strike(bounce, message.queue_id, &message.account);
+        let strikes = bounces.iter().filter_map(strike).collect();
+        self.inner.store.commit(Batch { attempts, bounces, strikes, ..Batch::default() })
     }
 
     /// Reads a report, ties it to what it is about and records what it says.
@@ -158,7 +161,8 @@ impl Capture {
             }
         }
         self.tell(&received, &captured, &bounces);
-        let batch = Batch { bounces, report: Some(captured.clone()), ..Batch::default() };
+        let strikes = self.strikes(&bounces)?;
+        let batch = Batch { bounces, strikes, report: Some(captured.clone()), ..Batch::default() };
         // The report itself is on disk, so that losing this write means reading it once more.
         drop(self.inner.store.commit(batch)?);
         Ok(captured)

@@ -29,6 +29,9 @@ pub struct Options {
     pub queue_lifetime: Duration,
     /// Whether a match of low confidence changes a state, too.
     pub low_confidence_changes_state: bool,
+    /// How long after the last one bounces count against their recipients; `None` where none is
+    /// counted.
+    pub strikes_expire: Option<Duration>,
 }
 
 /// How our return tokens stand in addresses, and how long they hold.

@@ -106,7 +106,8 @@ impl Capture {
         if mode == Mode::Apply && is_written {
             self.tell_bounces(&received, &bounces);
             let report = Some(difference.mark(captured, now));
-            let batch = Batch { bounces, revisions, report, ..Batch::default() };
+            let strikes = self.strikes(&bounces)?;
+            let batch = Batch { bounces, strikes, revisions, report, ..Batch::default() };
             difference.ticket = Some(self.inner.store.commit(batch)?);
         }
         Ok(Some(difference))

@@ -8,6 +8,7 @@ mod load;
 mod mailbox;
 mod secrets;
 mod span;
+mod suppression;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub use load::{ConfigError, Environment, Loaded, Source, Variables, defaults, lo
 pub use mailbox::{AfterCapture, Mailbox, MailboxAuth, MailboxTls, OAuth2, Provider, Unparsed};
 pub use secrets::read_secret;
 pub use span::Span;
+pub use suppression::{Suppression, SuppressionMode};
 
 use crate::mail::{Address, address::is_domain};
 
@@ -53,6 +55,8 @@ pub struct Settings {
     pub mailbox: Vec<Mailbox>,
     /// How bounces are read.
     pub bounces: Bounces,
+    /// What is done about addresses that bounce.
+    pub suppression: Suppression,
     /// How long things are kept.
     pub retention: Retention,
     /// Stage 6.
@@ -420,6 +424,10 @@ pub struct Http {
     pub look_ups_max_concurrent: usize,
     /// Seconds a client may take to send its header.
     pub header_timeout_secs: u64,
+    /// Octets of the body of a request.
+    pub request_bytes_max: u64,
+    /// Seconds a client may take to send the body of a request.
+    pub request_timeout_secs: u64,
     /// Seconds a client may take for each piece of an answer.
     pub write_timeout_secs: u64,
     /// Whether the web page is served at `/`.

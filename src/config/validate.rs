@@ -64,6 +64,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), Problem> {
     if settings.queue.retry_after.iter().any(|wait| wait.duration().is_zero()) {
         return problem("queue.retry_after", "a wait of 0s would never rest; give at least 1s");
     }
+    if settings.suppression.expire.duration().is_zero() {
+        return problem("suppression.expire", "0s would forget at once; use suppression.mode");
+    }
     for (key, value) in at_least_one(settings) {
         if value == 0 {
             return problem(key, "must be at least 1");
@@ -259,7 +262,7 @@ fn check_return_path(settings: &Settings) -> Result<(), Problem> {
     Ok(())
 }
 
-fn at_least_one(settings: &Settings) -> [(&'static str, u64); 30] {
+fn at_least_one(settings: &Settings) -> [(&'static str, u64); 32] {
     let Settings { submission, relay, queue, inbound, http, .. } = settings;
     let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     [
@@ -292,6 +295,8 @@ fn at_least_one(settings: &Settings) -> [(&'static str, u64); 30] {
         ("http.connections_per_address_max", wide(http.connections_per_address_max)),
         ("http.look_ups_max_concurrent", wide(http.look_ups_max_concurrent)),
         ("http.header_timeout_secs", http.header_timeout_secs),
+        ("http.request_bytes_max", http.request_bytes_max),
+        ("http.request_timeout_secs", http.request_timeout_secs),
         ("http.write_timeout_secs", http.write_timeout_secs),
     ]
 }

@@ -12,11 +12,12 @@ use super::prepare::{Prepared, given, wrong};
 use super::{DaemonError, certificates, reload};
 use crate::capture::{self, Capture, Forward};
 use crate::clock::Clock;
-use crate::config::{ForwardTo, Loaded, Settings};
+use crate::config::{ForwardTo, Loaded, Settings, SuppressionMode};
 use crate::http::{self, HttpState};
 use crate::mail::Address;
 use crate::metrics::Metrics;
 use crate::net::listener::{BindError, Sockets};
+use crate::net::memory::Memory;
 use crate::net::shutdown::Shutdown;
 use crate::net::tls::ServerTls;
 use crate::queue;
@@ -223,7 +224,7 @@ impl Parts {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             caps: Arc::default(),
-            memory: inbound::caps::Memory::default(),
+            memory: Memory::default(),
         };
         let context =
             inbound::Context { settings: self.changes.clone(), shared, tls: self.tls.clone() };
@@ -271,9 +272,14 @@ impl Parts {
             metrics: self.metrics.clone(),
             auth: http::auth::Auth::new(tokens, policy),
             bounce_window: self.settings.bounces.window.duration(),
+            suppression: submission::suppression_policy(&self.settings.suppression),
             request_limits: http::RequestLimits {
                 per_minute_max: settings.requests_per_minute_max,
                 look_ups_max: settings.look_ups_max_concurrent,
+                body: http::BodyLimits {
+                    bytes_max: settings.request_bytes_max,
+                    timeout: Duration::from_secs(settings.request_timeout_secs),
+                },
             },
             has_page: settings.ui,
         });
@@ -324,10 +330,12 @@ impl Parts {
     /// Drops what is older than it is kept, once an hour.
     fn housekeeping(&self) -> impl Future + Send + use<> {
         let (store, stop) = (self.store.clone(), self.stop.clone());
+        let policy = submission::suppression_policy(&self.settings.suppression);
         async move {
             loop {
                 let store = store.clone();
-                match tokio::task::spawn_blocking(move || store.prune()).await {
+                let tidied = move || store.prune().and_then(|()| store.forget_suppressions(policy));
+                match tokio::task::spawn_blocking(tidied).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::error!(%error, "cannot drop what is too old"),
                     Err(error) => tracing::error!(%error, "dropping what is too old has failed"),
@@ -371,6 +379,8 @@ fn capture_options(settings: &Settings) -> capture::Options {
         bounce_window: settings.bounces.window.duration(),
         queue_lifetime: settings.queue.lifetime.duration(),
         low_confidence_changes_state: settings.bounces.low_confidence_changes_state,
+        strikes_expire: (settings.suppression.mode != SuppressionMode::Off)
+            .then(|| settings.suppression.expire.duration()),
     }
 }
 

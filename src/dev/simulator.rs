@@ -333,6 +333,7 @@ fn session_options(domain: &str) -> SessionOptions {
         recipients_max: 1_000,
         transactions_max: 100_000,
         errors_max: 1_000,
+        recipients_are_errors: true,
         idle_commands_max: 1_000,
         command_timeout: Duration::from_secs(300),
         data_timeout: Duration::from_secs(180),

@@ -29,6 +29,10 @@ pub enum ApiError {
     Method,
     /// There is no room for another one now.
     TooMany(&'static str),
+    /// The body has more octets than this.
+    TooLarge(u64),
+    /// The body did not come in time.
+    Slow,
     /// The caller has asked as often as he may in a minute.
     TooOften {
         /// In how many seconds he may ask again.
@@ -79,6 +83,8 @@ impl ApiError {
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooMany(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::TooOften { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(StoreError::Busy | StoreError::DiskFull) => StatusCode::SERVICE_UNAVAILABLE,
@@ -103,6 +109,8 @@ impl ApiError {
             Self::NotFound { code, .. } => code,
             Self::Method => "MethodNotAllowed",
             Self::TooMany(_) => "TooManyStreams",
+            Self::TooLarge(_) => "BodyTooLarge",
+            Self::Slow => "RequestTimeout",
             Self::TooOften { .. } => "TooManyRequests",
             Self::Busy => "ServerBusy",
             Self::Store(StoreError::Busy | StoreError::DiskFull) => "StoreBusy",
@@ -119,6 +127,8 @@ impl ApiError {
             Self::Forbidden(why) => why,
             Self::NotFound { message, .. } => message,
             Self::Method => "This path does not take this method",
+            Self::TooLarge(_) => "The body is larger than may be (http.request_bytes_max)",
+            Self::Slow => "The body did not come in time",
             Self::TooOften { .. } => "There were as many requests as there may be in a minute",
             Self::Busy | Self::Store(StoreError::Busy | StoreError::DiskFull) => {
                 "Try again in a moment"

@@ -6,7 +6,9 @@
 //! **Invariant:** a look-up never runs on an async worker.
 
 pub mod auth;
+mod body;
 pub mod client;
+mod csv;
 pub mod error;
 mod openapi;
 mod operation;
@@ -28,9 +30,12 @@ use crate::capture::Capture;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::store::suppressions::SuppressionPolicy;
 use auth::Auth;
+use body::Bodies;
 use rates::Rates;
 
+pub use body::BodyLimits;
 pub use server::{Limits, run};
 
 /// What the routes know; clones share it.
@@ -44,6 +49,7 @@ pub struct HttpState {
 /// What keeps floods out.
 struct Guards {
     rates: Rates,
+    bodies: Bodies,
     /// Taken by each look-up.
     look_ups: Arc<Semaphore>,
 }
@@ -62,6 +68,8 @@ pub struct Parts {
     pub auth: Auth,
     /// How long a quiet mail may still bounce (`bounces.window`).
     pub bounce_window: Duration,
+    /// How much speaks against an address before it is suppressed.
+    pub suppression: SuppressionPolicy,
     /// What requests may take.
     pub request_limits: RequestLimits,
     /// Whether the web page is served (`http.ui`).
@@ -75,14 +83,17 @@ pub struct RequestLimits {
     pub per_minute_max: u32,
     /// Look-ups at a time.
     pub look_ups_max: usize,
+    /// Of a body.
+    pub body: BodyLimits,
 }
 
 impl HttpState {
     /// The state of one server.
     pub fn new(parts: Parts) -> Self {
-        let RequestLimits { per_minute_max, look_ups_max } = parts.request_limits;
+        let RequestLimits { per_minute_max, look_ups_max, body } = parts.request_limits;
         let look_ups = Arc::new(Semaphore::new(look_ups_max.min(Semaphore::MAX_PERMITS)));
-        let guards = Arc::new(Guards { rates: Rates::new(per_minute_max), look_ups });
+        let (rates, bodies) = (Rates::new(per_minute_max), Bodies::new(body));
+        let guards = Arc::new(Guards { rates, bodies, look_ups });
         Self { inner: Arc::new(parts), streams: routes::Streams::default(), guards }
     }
 }

@@ -65,7 +65,16 @@ impl Server {
             metrics: Metrics::new(),
             auth: Auth::new(TokenFile::new(dir.join("tokens")), policy),
             bounce_window: Duration::from_secs(7 * 86_400),
-            request_limits: RequestLimits { per_minute_max: 0, look_ups_max: 8 },
+            suppression: SuppressionPolicy {
+                hard_after: 1,
+                soft_after: 5,
+                expire: Duration::from_secs(90 * 86_400),
+            },
+            request_limits: RequestLimits {
+                per_minute_max: 0,
+                look_ups_max: 8,
+                body: BodyLimits { bytes_max: 1 << 20, timeout: Duration::from_secs(5) },
+            },
             has_page: false,
         });
         let (stop, stopped) = oneshot::channel();

@@ -194,6 +194,12 @@ impl Grant {
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
+
+    /// The scopes' words, with commas between them.
+    pub fn scope_names(&self) -> String {
+        let names: Vec<&str> = self.scopes.iter().map(|scope| scope.as_str()).collect();
+        names.join(",")
+    }
 }
 
 impl<const N: usize> From<&[Scope; N]> for Grant {
@@ -244,14 +250,6 @@ impl fmt::Display for Token {
             write!(f, " {EXPIRES}={}", expires.rfc3339())?;
         }
         Ok(())
-    }
-}
-
-impl Grant {
-    /// The scopes' words, with commas between them.
-    pub fn scope_names(&self) -> String {
-        let names: Vec<&str> = self.scopes.iter().map(|scope| scope.as_str()).collect();
-        names.join(",")
     }
 }
 

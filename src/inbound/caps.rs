@@ -1,8 +1,7 @@
 //! How many reports are stored in a day, so that a storm of them stays bounded.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::mail::{QueueId, Timestamp};
 
@@ -84,45 +83,6 @@ impl Today {
     }
 }
 
-/// Octets of reports that are held in memory at a time, over all connections.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    used_bytes: Arc<AtomicU64>,
-}
-
-/// A share of the memory, given back when it is dropped.
-#[derive(Debug)]
-pub struct Share {
-    memory: Memory,
-    bytes: u64,
-}
-
-impl Memory {
-    /// A share with nothing in it.
-    pub fn share(&self) -> Share {
-        Share { memory: self.clone(), bytes: 0 }
-    }
-}
-
-impl Share {
-    /// Takes `bytes` more; `false` when there is not so much left below `bytes_max`.
-    pub fn grow(&mut self, bytes: u64, bytes_max: u64) -> bool {
-        let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= bytes_max);
-        let used = &self.memory.used_bytes;
-        let is_taken = used.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok();
-        if is_taken {
-            self.bytes = self.bytes.saturating_add(bytes);
-        }
-        is_taken
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.memory.used_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -158,17 +118,5 @@ mod tests {
         let day = Duration::from_secs(24 * 3600);
         assert_eq!(caps.look(NOON.minus(day), &[], LIMITS), Verdict::PutOff);
         assert_eq!(caps.look(NOON.plus(day), &[token(9)], LIMITS), Verdict::Store);
-    }
-
-    #[test]
-    fn memory_is_shared_and_given_back() {
-        let memory = Memory::default();
-        let (mut one, mut two) = (memory.share(), memory.share());
-        assert!(one.grow(60, 100));
-        assert!(!two.grow(50, 100));
-        assert!(two.grow(40, 100));
-        drop(one);
-        assert!(two.grow(60, 100));
-        assert!(!two.grow(u64::MAX, 100));
     }
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admit::{Admission, NotAdmitted, admit};
-use super::caps::{Caps, Limits, Memory, Share, TokenKey, Verdict};
+use super::caps::{Caps, Limits, TokenKey, Verdict};
 use crate::clock::Clock;
 use crate::config::{Network, Settings};
 use crate::mail::envelope::Recipient;
 use crate::mail::{Address, EnhancedStatus, Reply, ReversePath};
 use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
+use crate::net::memory::{Memory, Share};
 use crate::secret::KeyRing;
 use crate::smtp::{Auth, BareNewline, Hello, MailCommand, Peer, Protocol, Service, SessionOptions};
 use crate::store::record::{CapturedBy, ReportId, ReportReceived};
@@ -85,6 +86,7 @@ impl Session {
             recipients_max: inbound.recipients_max,
             transactions_max: submission.transactions_max,
             errors_max: submission.errors_max,
+            recipients_are_errors: true,
             idle_commands_max: inbound.idle_commands_max,
             command_timeout: Duration::from_secs(submission.command_timeout_secs),
             data_timeout: Duration::from_secs(submission.data_timeout_secs),

@@ -31,12 +31,15 @@ pub struct Recipient {
     /// What `NOTIFY` and `ORCPT` asked of reports (RFC 3461).
     #[serde(default, skip_serializing_if = "RecipientDsn::is_empty")]
     pub dsn: RecipientDsn,
+    /// Whether it is never tried, because its address bounced before or was suppressed by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_suppressed: bool,
 }
 
 /// A recipient of whom nothing is asked.
 impl From<Address> for Recipient {
     fn from(address: Address) -> Self {
-        Self { address, dsn: RecipientDsn::default() }
+        Self { address, dsn: RecipientDsn::default(), is_suppressed: false }
     }
 }
 

@@ -2,6 +2,7 @@
 //! what is counted of those who connect, and how everything is told to stop.
 
 pub mod listener;
+pub mod memory;
 pub mod proxy;
 pub mod seldom;
 pub mod shutdown;

@@ -78,8 +78,10 @@ fn due_recipients(
     };
     let numbered = (0_u32..).zip(&mail.recipients);
     let due = numbered.filter(|(_, recipient)| is_due(recipient));
-    let asked =
-        |one: &LiveRecipient| Recipient { address: one.address.clone(), dsn: one.dsn.clone() };
+    let asked = |one: &LiveRecipient| Recipient {
+        dsn: one.dsn.clone(),
+        ..Recipient::from(one.address.clone())
+    };
     due.map(|(index, recipient)| (index, asked(recipient))).collect()
 }
 
@@ -145,12 +147,12 @@ fn own_dsn(mail: &LiveMessage, recipient: Recipient) -> (MailDsn, Recipient) {
         content: Some(mail.dsn_asked.content.unwrap_or(Content::Headers)),
         envelope_id: Some(mail.queue_id.into()),
     };
-    let Recipient { address, dsn } = recipient;
+    let Recipient { address, dsn, .. } = recipient;
     let ours = Notify::NEVER.and(Event::Failure).and(Event::Delay);
     let notify = if dsn.wants(Event::Success) { ours.and(Event::Success) } else { ours };
     let original_recipient = dsn.original_recipient.or_else(|| OriginalRecipient::of(&address));
     let dsn = RecipientDsn { notify: Some(notify), original_recipient };
-    (of_mail, Recipient { address, dsn })
+    (of_mail, Recipient { dsn, ..Recipient::from(address) })
 }
 
 async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Delivery) -> Progress {

@@ -395,7 +395,7 @@ fn in_ascii(delivery: &Delivery) -> Option<Delivery> {
         let original = recipient.dsn.original_recipient.as_ref();
         let original_recipient = original.and_then(OriginalRecipient::to_ascii);
         let dsn = RecipientDsn { original_recipient, ..recipient.dsn };
-        Some((*index, Recipient { address, dsn }))
+        Some((*index, Recipient { dsn, ..Recipient::from(address) }))
     });
     let recipients = recipients.collect::<Option<_>>()?;
     Some(Delivery { reverse_path, recipients, smtputf8: false, ..delivery.clone() })

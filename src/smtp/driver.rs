@@ -350,6 +350,7 @@ mod tests {
             recipients_max: 10,
             transactions_max: 10,
             errors_max: 10,
+            recipients_are_errors: true,
             idle_commands_max: 100_000,
             command_timeout: Duration::from_secs(300),
             data_timeout: Duration::from_secs(180),

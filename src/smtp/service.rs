@@ -200,6 +200,9 @@ pub struct SessionOptions {
     pub transactions_max: u32,
     /// Errors since the last accepted mail after which the connection is closed.
     pub errors_max: u32,
+    /// Whether a recipient that the service refuses is one of them: so it is where strangers could
+    /// try which addresses there are.
+    pub recipients_are_errors: bool,
     /// Commands other than RCPT and DATA (NOOP, RSET, EHLO, MAIL, ...) since the last accepted
     /// mail after which the connection is closed.
     pub idle_commands_max: u32,

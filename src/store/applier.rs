@@ -220,6 +220,10 @@ fn enqueue_copy(shared: &Shared, pin: Pin, place: Place, copy: Frame) -> Result<
             (Entry::Cursor(copied), Some(held)) => copied == held,
             _ => false,
         },
+        Pin::Suppression(_) => match &copy.entry {
+            Entry::Suppression(copied) => core.live.suppressions.holds(copied),
+            _ => false,
+        },
     };
     let is_there = core
         .spool

@@ -9,6 +9,7 @@ use super::record::{
     Attempt, Bounce, Decision, FolderCursor, NoticeSent, Origin, ReportCaptured, ReportId,
     ReportReceived, Submission,
 };
+use super::suppressions::Suppression;
 use crate::mail::{MessageId, QueueId};
 
 /// What one frame says.
@@ -30,6 +31,8 @@ pub(super) enum Entry {
     Standing(QueueId, Arc<Standing>),
     /// A folder of a mailbox was read.
     Cursor(Arc<FolderCursor>),
+    /// What speaks against an address has changed.
+    Suppression(Arc<Suppression>),
 }
 
 /// An entry ready to be written: its frame without LSN and checksum.
@@ -70,11 +73,12 @@ impl Entry {
             Self::Notice(_) => Kind::Notice,
             Self::Standing(..) => Kind::Standing,
             Self::Cursor(_) => Kind::Cursor,
+            Self::Suppression(_) => Kind::Suppression,
         }
     }
 
     /// What its frame is about: ten octets that name the submission, the report, the bounce or
-    /// the folder.
+    /// the folder, sixteen that name account and recipient.
     pub(super) fn key(&self) -> Vec<u8> {
         match self {
             Self::Message(message) => message.queue_id.as_bytes().to_vec(),
@@ -85,6 +89,7 @@ impl Entry {
             Self::Notice(notice) => notice_subject(notice).as_bytes().to_vec(),
             Self::Standing(queue_id, _) => queue_id.as_bytes().to_vec(),
             Self::Cursor(cursor) => cursor.key().to_vec(),
+            Self::Suppression(entry) => entry.key().to_vec(),
         }
     }
 
@@ -107,6 +112,7 @@ impl Entry {
             Self::Notice(notice) => whole(layout::encode_record(notice.as_ref())?),
             Self::Standing(_, standing) => (layout::encode_record(standing.as_ref())?, 0),
             Self::Cursor(cursor) => (layout::encode_record(cursor.as_ref())?, 0),
+            Self::Suppression(entry) => (layout::encode_record(entry.as_ref())?, 0),
         };
         if payload.len() > layout::FRAME_BYTES_MAX {
             return Err(format!("{} octets are too many for one record", payload.len()));
@@ -134,6 +140,7 @@ impl Entry {
                 Self::Standing(queue_id, Arc::new(layout::decode_record(payload)?))
             }
             Kind::Cursor => Self::Cursor(Arc::new(layout::decode_record(payload)?)),
+            Kind::Suppression => Self::Suppression(Arc::new(layout::decode_record(payload)?)),
         }))
     }
 
@@ -149,7 +156,7 @@ impl Entry {
             Self::Report(report) => report.id.0.time().day(),
             Self::Captured(mark) => mark.captured_at.day().max(mark.id.0.time().day()),
             Self::Notice(notice) => notice_subject(notice).time().day(),
-            Self::Standing(..) | Self::Cursor(_) => return None,
+            Self::Standing(..) | Self::Cursor(_) | Self::Suppression(_) => return None,
         })
     }
 
@@ -228,7 +235,9 @@ impl Entry {
                 }
                 rows
             }
-            Self::Notice(_) | Self::Standing(..) | Self::Cursor(_) => Vec::new(),
+            Self::Notice(_) | Self::Standing(..) | Self::Cursor(_) | Self::Suppression(_) => {
+                Vec::new()
+            }
         }
     }
 }

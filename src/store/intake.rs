@@ -1,5 +1,6 @@
 //! Taking in: mails, reports and batches become work for the committer, visible at once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -10,8 +11,9 @@ use super::entry::{Entry, Frame};
 use super::layout;
 use super::live::Durability;
 use super::record::{Batch, Bounce, ReportReceived, Submission};
-use super::shared::{Shared, Source, Work};
-use crate::mail::QueueId;
+use super::shared::{Core, Shared, Source, Work};
+use super::suppressions::{ByHandChange, Strike, Suppression, Suppressions};
+use crate::mail::{QueueId, Timestamp};
 
 type Receipt = oneshot::Receiver<Result<(), StoreError>>;
 
@@ -36,7 +38,17 @@ impl Shared {
     }
 
     pub(super) fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {
-        let Batch { attempts, bounces, revisions, report, notices, cursors, submissions } = batch;
+        let Batch {
+            attempts,
+            bounces,
+            revisions,
+            report,
+            notices,
+            cursors,
+            strikes,
+            suppressions,
+            submissions,
+        } = batch;
         let mut frames = Vec::new();
         for attempt in attempts {
             frames.push(frame_of(Entry::Attempt(Arc::new(attempt)), None)?);
@@ -61,12 +73,18 @@ impl Shared {
         let mut bounces = distinct(bounces);
         let _no_other = (!bounces.is_empty()).then(|| self.bounce_writer());
         self.forget_known(&mut bounces)?;
+        let recorded: HashSet<_> =
+            bounces.iter().map(|bounce| (bounce.queue_id, bounce.key)).collect();
+        let counts = |strike: &Strike| recorded.contains(&(Some(strike.of.0), strike.of.1));
+        let strikes: Vec<Strike> = strikes.into_iter().filter(counts).collect();
         for bounce in bounces {
             frames.push(frame_of(Entry::Bounce(Arc::new(bounce)), None)?);
         }
         let (sender, receiver) = oneshot::channel();
         let mut core = self.core();
         core.room_for_outcome()?;
+        // They are made of what stands there, so that nothing may come in between.
+        frames.extend(core.suppress(&strikes, &suppressions, self.clock.now())?);
         let mut ended = Vec::new();
         for frame in &frames {
             ended.extend(core.live.apply(&frame.entry, Durability::Written));
@@ -84,10 +102,10 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         let mut core = self.core();
         core.room()?;
-        core.live.apply(&frame.entry, Durability::Written);
+        let ended = core.live.apply(&frame.entry, Durability::Written).into_iter().collect();
         core.pending.add(&frame.entry);
         let frames = vec![frame];
-        let work = Work { source: Source::Intake, frames, ended: Vec::new(), ticket: Some(sender) };
+        let work = Work { source: Source::Intake, frames, ended, ticket: Some(sender) };
         core.enqueue(work);
         drop(core);
         self.work_ready.notify_one();
@@ -118,12 +136,41 @@ impl Shared {
     }
 }
 
+impl Core {
+    /// The frames of what bounces and people change about addresses, which holds from now on.
+    fn suppress(
+        &mut self,
+        strikes: &[Strike],
+        changes: &[ByHandChange],
+        now: Timestamp,
+    ) -> Result<Vec<Frame>, StoreError> {
+        let held = &mut self.live.suppressions;
+        let mut frames = Vec::new();
+        let mut write = |held: &mut Suppressions, entries: Vec<Suppression>| {
+            for entry in entries.into_iter().map(Arc::new) {
+                held.apply(&entry);
+                frames.push(frame_of(Entry::Suppression(entry), None)?);
+            }
+            Ok::<(), StoreError>(())
+        };
+        for strike in strikes {
+            let entries = held.struck(strike);
+            write(held, entries)?;
+        }
+        for change in changes {
+            let entries = held.changed(change, now);
+            write(held, entries)?;
+        }
+        Ok(frames)
+    }
+}
+
 fn frame_of(entry: Entry, body: Option<&[u8]>) -> Result<Frame, StoreError> {
     entry.into_frame(body).map_err(StoreError::Format)
 }
 
 /// The bounces of one batch, each key once.
 fn distinct(bounces: Vec<Bounce>) -> Vec<Bounce> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     bounces.into_iter().filter(|bounce| seen.insert((bounce.queue_id, bounce.key))).collect()
 }

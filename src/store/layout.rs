@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Standing,
     /// How far a folder of a mailbox has been read.
     Cursor,
+    /// What speaks against writing to an address.
+    Suppression,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             6 => Self::Notice,
             7 => Self::Standing,
             8 => Self::Cursor,
+            10 => Self::Suppression,
             _ => return None,
         })
     }
@@ -58,6 +61,7 @@ impl Kind {
             Self::Notice => 6,
             Self::Standing => 7,
             Self::Cursor => 8,
+            Self::Suppression => 10,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The mails in the queue, the reports that wait and the folders that are read: folded from
-//! entries, in memory.
+//! The mails in the queue, the reports that wait, the folders that are read and the addresses
+//! that bounce: folded from entries, in memory.
 //!
 //! The same fold serves a running store and recovery, so both come to the same state.
 
@@ -15,6 +15,7 @@ use super::record::{
     Submission,
 };
 use super::state::{self, State};
+use super::suppressions::Suppressions;
 use super::{LiveMessage, LiveRecipient};
 use crate::mail::{QueueId, Timestamp};
 
@@ -26,6 +27,7 @@ pub(super) struct Live {
     uncaptured: BTreeSet<ReportId>,
     forwards: BTreeMap<ReportId, Arc<ReportCaptured>>,
     cursors: Cursors,
+    pub(super) suppressions: Suppressions,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,8 @@ impl Live {
         match entry {
             Entry::Message(submission) => {
                 self.insert(submission, durability);
-                None
+                // One whose recipients are all suppressed has ended as it came.
+                self.change(submission.queue_id, |_message| {})
             }
             Entry::Attempt(attempt) => {
                 self.change(attempt.queue_id, |message| apply_attempt(message, attempt))
@@ -96,6 +99,10 @@ impl Live {
             }
             Entry::Cursor(cursor) => {
                 self.cursors.insert(cursor.key(), Arc::clone(cursor));
+                None
+            }
+            Entry::Suppression(entry) => {
+                self.suppressions.apply(entry);
                 None
             }
         }
@@ -259,7 +266,7 @@ fn live_message(submission: &Submission) -> LiveMessage {
     let envelope = &submission.envelope;
     let recipients = envelope.recipients.iter().map(|recipient| LiveRecipient {
         address: recipient.address.clone(),
-        state: State::Queued,
+        state: if recipient.is_suppressed { State::Suppressed } else { State::Queued },
         attempts: 0,
         next_attempt: submission.received_at,
         last: None,

@@ -29,6 +29,7 @@ mod search;
 mod shared;
 mod spool;
 pub mod state;
+pub mod suppressions;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -64,7 +64,7 @@ impl Pending {
             Entry::Captured(mark) => {
                 self.reports.entry(mark.id).or_default().captured = Some(Arc::clone(mark));
             }
-            Entry::Notice(_) | Entry::Standing(..) | Entry::Cursor(_) => {}
+            Entry::Notice(_) | Entry::Standing(..) | Entry::Cursor(_) | Entry::Suppression(_) => {}
         }
     }
 
@@ -95,7 +95,7 @@ impl Pending {
             Entry::Captured(mark) => {
                 self.change_report(mark.id, |pending| pending.captured = None);
             }
-            Entry::Notice(_) | Entry::Standing(..) | Entry::Cursor(_) => {}
+            Entry::Notice(_) | Entry::Standing(..) | Entry::Cursor(_) | Entry::Suppression(_) => {}
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::suppressions::{ByHandChange, Strike};
 use crate::bounce::{Action, Classification};
 use crate::mail::{EnhancedStatus, Envelope, MessageId, QueueId, Reply, Stage, Timestamp};
 
@@ -458,6 +459,10 @@ pub struct Batch {
     pub notices: Vec<NoticeSent>,
     /// How far folders of mailboxes have been read; each takes the place of the last one.
     pub cursors: Vec<FolderCursor>,
+    /// What the bounces count for against their recipients; those of known ones are left out.
+    pub strikes: Vec<Strike>,
+    /// Suppressed addresses that somebody adds or takes away.
+    pub suppressions: Vec<ByHandChange>,
     /// Mail of ours that is submitted in the same write.
     pub submissions: Vec<(Submission, Vec<u8>)>,
 }

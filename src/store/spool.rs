@@ -8,6 +8,7 @@ use super::entry::Entry;
 use super::journal::Segment;
 use super::layout;
 use super::record::{CursorKey, NoticeSent, ReportId};
+use super::suppressions::SuppressionKey;
 use crate::clock::Stopwatch;
 use crate::mail::QueueId;
 
@@ -22,6 +23,8 @@ pub(super) enum Pin {
     Forward(ReportId),
     /// How far a folder of a mailbox has been read.
     Cursor(CursorKey),
+    /// What speaks against writing to an address.
+    Suppression(SuppressionKey),
 }
 
 /// Where the frame behind a pin lies.
@@ -96,6 +99,10 @@ impl Spool {
                 }
             }
             Entry::Cursor(cursor) => self.pin(Pin::Cursor(cursor.key()), place),
+            Entry::Suppression(entry) if entry.is_gone => {
+                self.release(Pin::Suppression(entry.key()));
+            }
+            Entry::Suppression(entry) => self.pin(Pin::Suppression(entry.key()), place),
             Entry::Attempt(_) | Entry::Bounce(_) | Entry::Standing(..) => {}
         }
     }

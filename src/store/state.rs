@@ -24,6 +24,8 @@ pub enum State {
     Failed,
     /// Its time in the queue is over.
     Expired,
+    /// It was never tried: the address had bounced before, or was suppressed by hand.
+    Suppressed,
 }
 
 impl State {
@@ -37,6 +39,7 @@ impl State {
             Self::Bounced => "bounced",
             Self::Failed => "failed",
             Self::Expired => "expired",
+            Self::Suppressed => "suppressed",
         }
     }
 
@@ -47,7 +50,10 @@ impl State {
 
     /// Whether nothing can change it any more, but for a report that calls a relayed one bounced.
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Delivered | Self::Bounced | Self::Failed | Self::Expired)
+        matches!(
+            self,
+            Self::Delivered | Self::Bounced | Self::Failed | Self::Expired | Self::Suppressed
+        )
     }
 }
 

@@ -8,9 +8,11 @@ mod rates;
 mod server;
 mod session;
 pub mod stamp;
+mod suppression;
 mod verify;
 
 pub use door::{Accepted, Door, Intake, Offer, Refusal};
 pub use guards::Guards;
 pub use server::{Context, Listeners, run};
 pub use session::{DEFAULT_ACCOUNT, Session};
+pub use suppression::suppression_policy;

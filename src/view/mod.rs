@@ -20,6 +20,7 @@ pub use mailbox::mailbox;
 use recipient::AttemptsAs;
 pub use recipient::Evidence;
 pub use report::{report, report_summary};
+pub use suppression::{SUPPRESSION_COLUMNS, suppression, suppression_cells};
 pub use tell::Teller;
 
 /// When a quiet mail is closed.
@@ -45,6 +46,7 @@ mod event;
 mod mailbox;
 mod recipient;
 mod report;
+mod suppression;
 mod tell;
 #[cfg(test)]
 mod testing;
@@ -225,7 +227,7 @@ fn bounces(record: &MessageRecord, wanted: fn(&Bounce) -> bool) -> Vec<Value> {
 fn are_closed(recipients: &[Evidence<'_>], closing: Closing) -> bool {
     recipients.iter().all(|recipient| match recipient.state() {
         State::Queued | State::Deferred => false,
-        State::Failed | State::Expired | State::Bounced => true,
+        State::Failed | State::Expired | State::Suppressed | State::Bounced => true,
         State::Relayed | State::Delivered => {
             recipient.last_news().is_some_and(|last| closing.now.since(last) >= closing.window)
         }

@@ -52,6 +52,9 @@ impl<'a> Evidence<'a> {
 
     /// What became of it.
     pub fn state(&self) -> State {
+        if self.asked.is_suppressed {
+            return State::Suppressed;
+        }
         state::of(self.attempts.iter().copied(), self.bounces.iter().copied())
     }
 

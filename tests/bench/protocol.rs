@@ -162,6 +162,7 @@ fn options() -> SessionOptions {
         recipients_max: 1000,
         transactions_max: 1_000_000,
         errors_max: 20,
+        recipients_are_errors: true,
         idle_commands_max: 1000,
         command_timeout: Duration::from_secs(300),
         data_timeout: Duration::from_secs(180),

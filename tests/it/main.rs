@@ -44,3 +44,5 @@ mod queue;
 mod reports;
 #[cfg(test)]
 mod scanners;
+#[cfg(test)]
+mod suppressions;

@@ -12,7 +12,9 @@ use crate::view::EVENT_NAMES;
 
 /// All of them.
 pub(super) fn all() -> impl Iterator<Item = &'static Schema> {
-    [ERROR, MAILS, BOUNCES, REPORTS, EVENTS, MAILBOXES, OPERATION].into_iter().flatten()
+    [ERROR, MAILS, BOUNCES, REPORTS, EVENTS, SUPPRESSIONS, MAILBOXES, OPERATION]
+        .into_iter()
+        .flatten()
 }
 
 /// What a parameter in a path looks like.
@@ -35,8 +37,16 @@ const META: Shape = Shape::Map(&TEXT);
 const STATUS: Shape = Shape::Pattern("^[245]\\.[0-9]{1,3}\\.[0-9]{1,3}$");
 const CODE: Shape = Shape::Between(100, 999, None);
 const ACTION: Shape = Shape::OneOf(&["failed", "delayed", "delivered", "relayed", "expanded"]);
-const STATE: Shape =
-    Shape::OneOf(&["queued", "deferred", "relayed", "delivered", "bounced", "failed", "expired"]);
+const STATE: Shape = Shape::OneOf(&[
+    "queued",
+    "deferred",
+    "relayed",
+    "delivered",
+    "bounced",
+    "failed",
+    "expired",
+    "suppressed",
+]);
 const STAGE: Shape =
     Shape::OneOf(&["connect", "tls", "greeting", "auth", "mail", "rcpt", "data", "end"]);
 const METHOD: Shape = Shape::OneOf(&[
@@ -457,6 +467,64 @@ const EVENTS: &[Schema] = &[
             may("subject", TEXT, "Its subject, as it stands in the header"),
             has("size", NUMBER, "Octets"),
             may("meta", META, "Its X-Rebound-Meta-* fields"),
+        ],
+    ),
+];
+
+const SUPPRESSIONS: &[Schema] = &[
+    schema(
+        "SuppressionPage",
+        "A page of addresses.",
+        &[
+            has("suppressions", Shape::List(&Shape::Of("Suppression")), "The addresses"),
+            may("cursor", TEXT, "Where the next page begins"),
+        ],
+    ),
+    schema(
+        "Suppression",
+        "What speaks against writing to an address.",
+        &[
+            has("account", TEXT, "Whose mail it is about"),
+            has("recipient", TEXT, "The address, in lower case"),
+            has("suppressed", FLAG, "Whether it is enough to refuse it"),
+            has("hardBounces", NUMBER, "Bounces that said that there is no such address"),
+            has("softBounces", NUMBER, "Bounces that said that its mailbox takes nothing now"),
+            has("since", TIME, "When the first came, or it was put here"),
+            has("last", TIME, "When the last came"),
+            may("expires", TIME, "When it ends unless more come"),
+            has("byHand", FLAG, "Whether somebody has put it here"),
+            may("reason", TEXT, "Why, in his words"),
+            may("bounce", TEXT, "The last bounce"),
+            may("category", Shape::Words(categories), "What that was taken for"),
+            may("message", TEXT, "What that said"),
+            has("hits", NUMBER, "Mails to it, since the start, while it was suppressed"),
+        ],
+    ),
+    schema(
+        "SuppressionGiven",
+        "An address that nothing more is to be sent to.",
+        &[
+            has("recipient", TEXT, "The address"),
+            may("account", TEXT, "For mail of this account; `default` without it"),
+            may("reason", TEXT, "Why"),
+            may("until", TIME, "Until when; for good without it"),
+        ],
+    ),
+    schema(
+        "SuppressionsAdded",
+        "What became of a table.",
+        &[
+            has("added", NUMBER, "Lines that were added"),
+            has("skipped", NUMBER, "Lines that say that the address is not suppressed"),
+        ],
+    ),
+    schema(
+        "SuppressionRemoved",
+        "An address that nothing speaks against any more.",
+        &[
+            has("account", TEXT, "Of mail of this account"),
+            has("recipient", TEXT, "The address"),
+            has("removed", FLAG, "Always `true`"),
         ],
     ),
 ];

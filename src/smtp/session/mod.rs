@@ -224,7 +224,11 @@ impl Session {
                 if let Some(transaction) = self.transaction.as_mut() {
                     transaction.refused = transaction.refused.saturating_add(1);
                 }
-                self.refuse(&refusal);
+                if self.options.recipients_are_errors || refusal.code == 421 {
+                    self.refuse(&refusal);
+                } else {
+                    self.write_reply(&refusal);
+                }
             }
             (Awaiting::Data, Some(refusal)) if self.piece.is_some() => self.discard(refusal),
             (_, Some(refusal)) => self.refuse(&refusal),
@@ -540,6 +544,7 @@ mod tests {
             recipients_max: 10,
             transactions_max: 10,
             errors_max: 1000,
+            recipients_are_errors: true,
             idle_commands_max: 100_000,
             command_timeout: Duration::from_secs(1),
             data_timeout: Duration::from_secs(1),

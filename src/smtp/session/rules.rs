@@ -191,7 +191,7 @@ impl Session {
             return Err(reply::NEEDS_SMTPUTF8);
         }
         self.awaiting = Awaiting::Rcpt;
-        Ok(Question::Rcpt(Recipient { address, dsn }))
+        Ok(Question::Rcpt(Recipient { dsn, ..Recipient::from(address) }))
     }
 
     /// XCLIENT, which is no command for those who may not use it.

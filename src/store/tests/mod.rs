@@ -6,6 +6,7 @@ mod damage;
 mod faults;
 mod feed;
 mod search;
+mod suppressions;
 mod upkeep;
 
 use std::path::{Path, PathBuf};

@@ -69,6 +69,7 @@ impl Session {
             recipients_max: submission.recipients_max,
             transactions_max: submission.transactions_max,
             errors_max: submission.errors_max,
+            recipients_are_errors: false,
             idle_commands_max: submission.idle_commands_max,
             command_timeout: Duration::from_secs(submission.command_timeout_secs),
             data_timeout: Duration::from_secs(submission.data_timeout_secs),
@@ -253,7 +254,12 @@ impl Service for Session {
         if self.recipients.iter().any(|known| known.address == recipient.address) {
             return Ok(());
         }
-        let counted = self.count(Counted::Recipient);
+        let address = &recipient.address;
+        let suppressed = self.door.suppressed(&self.settings, self.account_name(), address);
+        let counted = match suppressed {
+            Some(reply) => Err(reply),
+            None => self.count(Counted::Recipient),
+        };
         match &counted {
             Ok(()) => self.recipients.push(recipient.clone()),
             Err(reply) => {

@@ -63,6 +63,7 @@ impl Server {
             recipients_max: if narrow { 2 } else { 1000 },
             transactions_max: if narrow { 2 } else { 1000 },
             errors_max: if narrow { 3 } else { 1000 },
+            recipients_are_errors: true,
             idle_commands_max: if narrow { 6 } else { 1000 },
             command_timeout: second,
             data_timeout: second,
