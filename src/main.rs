@@ -61,6 +61,11 @@ enum Command {
     Bounces(cli::bounces::Arguments),
     /// Tell the whole story of a mail.
     Explain(cli::explain::Arguments),
+    /// Look at the queue, and at what can be done with a mail in it.
+    Queue {
+        #[command(subcommand)]
+        command: cli::queue::Command,
+    },
     /// Read mails offline and say whether they are bounces, and of what.
     Parse(cli::parse::Arguments),
     /// Say what an SMTP reply means.
@@ -157,6 +162,7 @@ fn run(command: Command) -> u8 {
         Command::SendTest(arguments) => cli::send_test::run(&arguments, &Process),
         Command::Bounces(arguments) => cli::bounces::run(&arguments, &Process),
         Command::Explain(arguments) => cli::explain::run(&arguments, &Process),
+        Command::Queue { command } => cli::queue::run(&command, &Process),
         Command::Parse(arguments) => cli::parse::run(&arguments),
         Command::Classify(arguments) => cli::classify::run(&arguments),
         Command::Reparse(arguments) => cli::reparse::run(&arguments, &Process),

@@ -105,6 +105,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // In relay, for its tests only, which are a file of their own.
     ("rcgen", &["dev", "relay"]),
     ("axum", &["http"]),
+    ("mail_builder", &["http"]),
     ("hyper", &["http", "net"]),
     ("hyper_util", &["http", "net"]),
     ("http_body_util", &["http", "net"]),

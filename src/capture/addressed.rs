@@ -5,16 +5,17 @@
 //! reverse-path, too, and anybody may quote that mail.
 
 use super::ReturnPath;
-use crate::mail::{Address, QueueId, ReturnPathFormat, header};
+use crate::mail::{Address, QueueId, ReturnPathFormat, Timestamp, header};
 use crate::secret::KeyRing;
 use crate::store::record::ReportReceived;
 
 /// The submissions and recipients that the return tokens of a report name: those of its envelope,
-/// else the valid ones of its header.
+/// else the valid ones of its header. `begins_at` says from when on a mail was to be sent.
 pub(super) fn tokens(
     received: &ReportReceived,
     keys: &KeyRing,
     path: &ReturnPath,
+    begins_at: &dyn Fn(QueueId) -> Timestamp,
 ) -> Vec<(QueueId, u32)> {
     if !received.tokens.is_empty() {
         return received.tokens.clone();
@@ -31,9 +32,11 @@ pub(super) fn tokens(
         let words = words.filter(|word| word.contains('@')).take(ADDRESSES_MAX);
         for address in words.filter_map(|word| Address::parse(word).ok()) {
             let Some(token) = format.read(&address).map(|found| found.token) else { continue };
-            let age = received.received_at.since(token.queue_id.time());
             let named = (token.queue_id, u32::from(token.recipient));
-            if keys.verify(&token) && age <= path.token_lifetime && !tokens.contains(&named) {
+            let is_young = |time| received.received_at.since(time) <= path.token_lifetime;
+            let is_valid = keys.verify(&token)
+                && (is_young(token.queue_id.time()) || is_young(begins_at(token.queue_id)));
+            if is_valid && !tokens.contains(&named) {
                 tokens.push(named);
             }
         }
@@ -113,7 +116,11 @@ mod tests {
             ),
         ] {
             let want: Vec<(QueueId, u32)> = want.into_iter().map(|at| (id(1), at)).collect();
-            assert_eq!(tokens(&report(raw.as_bytes()), &keys, &path()), want, "{raw}");
+            assert_eq!(
+                tokens(&report(raw.as_bytes()), &keys, &path(), &QueueId::time),
+                want,
+                "{raw}"
+            );
         }
     }
 
@@ -122,11 +129,13 @@ mod tests {
         let keys = KeyRing::from_secret([7; 32]);
         let raw = format!("Delivered-To: {}\r\n\r\n", address(&keys, TokenForm::Verp, 2));
         let enveloped = ReportReceived { tokens: vec![(id(9), 0)], ..report(raw.as_bytes()) };
-        assert_eq!(tokens(&enveloped, &keys, &path()), [(id(9), 0)]);
+        assert_eq!(tokens(&enveloped, &keys, &path(), &QueueId::time), [(id(9), 0)]);
         for (age, want) in [(3600, 1), (3601, 0)] {
             let received_at = NOW.plus(Duration::from_secs(age));
             let late = ReportReceived { received_at, ..report(raw.as_bytes()) };
-            assert_eq!(tokens(&late, &keys, &path()).len(), want, "{age}");
+            assert_eq!(tokens(&late, &keys, &path(), &QueueId::time).len(), want, "{age}");
+            let sent_later = |id: QueueId| id.time().plus(Duration::from_secs(1));
+            assert_eq!(tokens(&late, &keys, &path(), &sent_later).len(), 1, "{age}");
         }
     }
 }

@@ -288,7 +288,8 @@ mod tests {
 
     fn step(method: MatchMethod, only: Option<u32>, recipients: &[&str]) -> Step {
         let submission = submission(id(u32::from(only.is_some())), recipients);
-        let message = MessageRecord { submission, attempts: vec![], bounces: vec![] };
+        let message =
+            MessageRecord { submission, attempts: vec![], bounces: vec![], orders: vec![] };
         Step::new(method, only, Rc::new(Mail::new(message))).unwrap()
     }
 
@@ -367,8 +368,9 @@ mod tests {
         {
             recipient.dsn.original_recipient = OriginalRecipient::parse(original);
         }
-        let mail =
-            Rc::new(Mail::new(MessageRecord { submission, attempts: vec![], bounces: vec![] }));
+        let message =
+            MessageRecord { submission, attempts: vec![], bounces: vec![], orders: vec![] };
+        let mail = Rc::new(Mail::new(message));
         let step = Step::new(MatchMethod::MessageId, None, mail);
         let ladder = ladder(step.into_iter().collect());
         for (address, want) in
@@ -392,6 +394,7 @@ mod tests {
             submission: submission(id(1), &["a@example.com"]),
             attempts: vec![],
             bounces: vec![],
+            orders: vec![],
         }));
         assert!(Step::new(MatchMethod::Token, Some(1), mail).is_none());
     }

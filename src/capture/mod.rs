@@ -181,7 +181,12 @@ impl Capture {
 
     /// What the valid return tokens of a report name.
     fn tokens(&self, received: &ReportReceived) -> Vec<(QueueId, u32)> {
-        addressed::tokens(received, &self.inner.keyring, &self.inner.options.return_path)
+        let Inner { store, keyring, options, .. } = self.inner.as_ref();
+        let begins_at = |id: QueueId| {
+            let submission = store.submission(id).ok().and_then(Result::ok);
+            submission.map_or(id.time(), |submission| submission.begins_at())
+        };
+        addressed::tokens(received, keyring, &options.return_path, &begins_at)
     }
 
     /// The bounces that are recorded for what a report is about, or were when it came before.

@@ -47,12 +47,15 @@ pub(super) fn submission(queue_id: QueueId, recipients: &[&str]) -> Submission {
         client: None,
         return_path: ReturnPathMode::Preserve,
         dsn: true,
+        source: Default::default(),
+        control: Default::default(),
     }
 }
 
 pub(super) fn live(recipients: &[&str]) -> LiveMessage {
     let submission = submission(id(1), recipients);
     let recipients = recipients.iter().map(|text| LiveRecipient {
+        under_way: false,
         address: address(text),
         state: State::Queued,
         attempts: 0,
@@ -75,6 +78,9 @@ pub(super) fn live(recipients: &[&str]) -> LiveMessage {
         body: BodyKind::default(),
         smtputf8: false,
         dsn_asked: MailDsn::default(),
+        send_at: None,
+        attempts_max: None,
+        held: false,
         delay_notices: 0,
         recipients: recipients.collect(),
     }
@@ -161,6 +167,7 @@ impl TestStore {
             crate::store::state::of(
                 record.attempts.iter().filter(|attempt| attempt.recipient == index),
                 record.bounces.iter().filter(|bounce| bounce.recipient_index == Some(index)),
+                &record.orders,
             )
         };
         indexes.map(state).collect()

@@ -100,6 +100,13 @@ impl Api {
         runtime()?
             .block_on(async { answered(client::post(&self.url, path_and_query, token).await) })
     }
+
+    /// The same for a DELETE.
+    pub(super) fn delete(&self, path_and_query: &str) -> Result<Value, ApiError> {
+        let token = self.token.as_deref();
+        runtime()?
+            .block_on(async { answered(client::delete(&self.url, path_and_query, token).await) })
+    }
 }
 
 fn answered(asked: Result<(u16, Value), ClientError>) -> Result<Value, ApiError> {

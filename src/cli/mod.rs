@@ -16,6 +16,7 @@ pub mod explain;
 pub mod mailbox;
 pub mod oauth2;
 pub mod parse;
+pub mod queue;
 pub mod reparse;
 pub mod send_test;
 pub mod token;

@@ -23,7 +23,7 @@ pub use secrets::read_secret;
 pub use span::Span;
 pub use suppression::{Suppression, SuppressionMode};
 
-use crate::mail::{Address, address::is_domain};
+use crate::mail::{Address, NameAddr, address::is_domain};
 
 /// Every setting of the daemon.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -196,6 +196,9 @@ pub struct Account {
     /// What `rebound account hash` printed; empty for an account that cannot log in.
     #[serde(default)]
     pub password_hash: String,
+    /// The From of mails that it submits over HTTP without one: `Name <address>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<NameAddr>,
     /// Addresses (`a@b`) and domains (`@b`) it may send as; empty means any.
     #[serde(default)]
     pub allowed_senders: Vec<String>,
@@ -297,6 +300,8 @@ pub struct Queue {
     pub lifetime: Span,
     /// Ages at which the app is told that mail is late.
     pub delay_notice_after: Vec<Span>,
+    /// How far ahead an app may have a mail sent.
+    pub send_at_max: Span,
     /// Attempts at a time.
     pub attempts_max_concurrent: usize,
     /// Seconds that running attempts are given when the daemon stops.

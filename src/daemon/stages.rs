@@ -52,6 +52,8 @@ struct Parts {
     metrics: Metrics,
     keys: Arc<KeyRing>,
     store: Store,
+    door: submission::Door,
+    guards: submission::Guards,
     capture: Capture,
     tls: Option<Arc<ServerTls>>,
     relay: Relay,
@@ -202,16 +204,29 @@ impl Parts {
             metrics.clone(),
             options,
         );
-        Ok(Self { settings, changes, clock, metrics, keys, store, capture, tls, relay, stop })
+        let door = submission::Door::new(store.clone(), clock.clone(), metrics.clone());
+        let guards = submission::Guards::new(Arc::clone(&keys));
+        Ok(Self {
+            settings,
+            changes,
+            clock,
+            metrics,
+            keys,
+            store,
+            door,
+            guards,
+            capture,
+            tls,
+            relay,
+            stop,
+        })
     }
 
     fn submission(&self, listeners: submission::Listeners) -> impl Future + Send + use<> {
-        let door =
-            submission::Door::new(self.store.clone(), self.clock.clone(), self.metrics.clone());
         let context = submission::Context {
             settings: self.changes.clone(),
-            door,
-            guards: submission::Guards::new(Arc::clone(&self.keys)),
+            door: self.door.clone(),
+            guards: self.guards.clone(),
             tls: self.tls.clone(),
         };
         submission::run(listeners, context, self.stop.clone())
@@ -272,15 +287,13 @@ impl Parts {
             metrics: self.metrics.clone(),
             auth: http::auth::Auth::new(tokens, policy),
             bounce_window: self.settings.bounces.window.duration(),
-            suppression: submission::suppression_policy(&self.settings.suppression),
             request_limits: http::RequestLimits {
                 per_minute_max: settings.requests_per_minute_max,
                 look_ups_max: settings.look_ups_max_concurrent,
-                body: http::BodyLimits {
-                    bytes_max: settings.request_bytes_max,
-                    timeout: Duration::from_secs(settings.request_timeout_secs),
-                },
             },
+            settings: self.changes.clone(),
+            door: self.door.clone(),
+            guards: self.guards.clone(),
             has_page: settings.ui,
         });
         let limits = http::Limits {
@@ -377,7 +390,11 @@ fn capture_options(settings: &Settings) -> capture::Options {
             token_lifetime: own.token_lifetime.duration(),
         },
         bounce_window: settings.bounces.window.duration(),
-        queue_lifetime: settings.queue.lifetime.duration(),
+        queue_lifetime: settings
+            .queue
+            .lifetime
+            .duration()
+            .saturating_add(settings.queue.send_at_max.duration()),
         low_confidence_changes_state: settings.bounces.low_confidence_changes_state,
         strikes_expire: (settings.suppression.mode != SuppressionMode::Off)
             .then(|| settings.suppression.expire.duration()),

@@ -123,6 +123,11 @@ impl Auth {
         Self { file, policy, cached: Mutex::default() }
     }
 
+    /// Whether any token is good, and any account has one: `rebound dev`.
+    pub fn takes_any_token(&self) -> bool {
+        self.policy == Policy::AnyToken
+    }
+
     /// Whether who `asked` may do what needs `scope`.
     ///
     /// # Errors

@@ -56,6 +56,18 @@ pub async fn post(
     send(Method::POST, base_url, path_and_query, token).await
 }
 
+/// The same as a DELETE.
+///
+/// # Errors
+/// As `get`.
+pub async fn delete(
+    base_url: &str,
+    path_and_query: &str,
+    token: Option<&str>,
+) -> Result<(u16, serde_json::Value), ClientError> {
+    send(Method::DELETE, base_url, path_and_query, token).await
+}
+
 async fn send(
     method: Method,
     base_url: &str,

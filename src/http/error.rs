@@ -29,10 +29,6 @@ pub enum ApiError {
     Method,
     /// There is no room for another one now.
     TooMany(&'static str),
-    /// The body has more octets than this.
-    TooLarge(u64),
-    /// The body did not come in time.
-    Slow,
     /// The caller has asked as often as he may in a minute.
     TooOften {
         /// In how many seconds he may ask again.
@@ -40,6 +36,15 @@ pub enum ApiError {
     },
     /// There is too much to do at the moment.
     Busy,
+    /// What was sent is not taken, for a reason of its own.
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// The machine-readable name of the error.
+        code: &'static str,
+        /// Why.
+        message: String,
+    },
     /// The store cannot answer now.
     Store(StoreError),
     /// A task of ours ended without an answer.
@@ -74,17 +79,21 @@ impl ApiError {
         Self::Input(vec![Field { message: message.into(), key: key.to_owned() }])
     }
 
+    /// What was sent is not taken, for a reason of its own.
+    pub fn refused(status: StatusCode, code: &'static str, message: String) -> Self {
+        Self::Refused { status, code, message }
+    }
+
     /// The status it is told with.
     pub(super) fn status(&self) -> StatusCode {
         match self {
+            Self::Refused { status, .. } => *status,
             Self::Input(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooMany(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::TooOften { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(StoreError::Busy | StoreError::DiskFull) => StatusCode::SERVICE_UNAVAILABLE,
@@ -95,6 +104,7 @@ impl ApiError {
     /// Writes down what only the operator is told.
     pub(super) fn log(&self) {
         match self {
+            Self::Store(StoreError::Busy | StoreError::DiskFull) => {}
             Self::Store(error) => tracing::error!(?error, "a look-up failed"),
             Self::Internal(what) => tracing::error!(what, "a request failed"),
             _ => {}
@@ -109,10 +119,9 @@ impl ApiError {
             Self::NotFound { code, .. } => code,
             Self::Method => "MethodNotAllowed",
             Self::TooMany(_) => "TooManyStreams",
-            Self::TooLarge(_) => "BodyTooLarge",
-            Self::Slow => "RequestTimeout",
             Self::TooOften { .. } => "TooManyRequests",
             Self::Busy => "ServerBusy",
+            Self::Refused { code, .. } => code,
             Self::Store(StoreError::Busy | StoreError::DiskFull) => "StoreBusy",
             Self::Store(_) => "StoreFailed",
             Self::Internal(_) => "InternalError",
@@ -125,10 +134,8 @@ impl ApiError {
             Self::Input(_) => "Invalid input",
             Self::Unauthorized(why) | Self::TooMany(why) => why,
             Self::Forbidden(why) => why,
-            Self::NotFound { message, .. } => message,
+            Self::NotFound { message, .. } | Self::Refused { message, .. } => message,
             Self::Method => "This path does not take this method",
-            Self::TooLarge(_) => "The body is larger than may be (http.request_bytes_max)",
-            Self::Slow => "The body did not come in time",
             Self::TooOften { .. } => "There were as many requests as there may be in a minute",
             Self::Busy | Self::Store(StoreError::Busy | StoreError::DiskFull) => {
                 "Try again in a moment"
@@ -142,6 +149,7 @@ impl ApiError {
     fn retry_after_secs(&self) -> Option<u64> {
         match self {
             Self::TooOften { wait_secs } => Some(*wait_secs),
+            Self::Refused { status: StatusCode::TOO_MANY_REQUESTS, .. } => Some(60),
             Self::Busy | Self::Store(StoreError::Busy) => Some(1),
             _ => None,
         }

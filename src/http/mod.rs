@@ -8,6 +8,7 @@
 pub mod auth;
 mod body;
 pub mod client;
+mod compose;
 mod csv;
 pub mod error;
 mod openapi;
@@ -24,18 +25,18 @@ pub mod tokens;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::capture::Capture;
 use crate::clock::Clock;
+use crate::config::Settings;
 use crate::metrics::Metrics;
+use crate::net::memory::Memory;
 use crate::store::Store;
-use crate::store::suppressions::SuppressionPolicy;
+use crate::submission::{self, Door};
 use auth::Auth;
-use body::Bodies;
 use rates::Rates;
 
-pub use body::BodyLimits;
 pub use server::{Limits, run};
 
 /// What the routes know; clones share it.
@@ -44,12 +45,13 @@ pub struct HttpState {
     inner: Arc<Parts>,
     streams: routes::Streams,
     guards: Arc<Guards>,
+    /// What the bodies of requests take, over all connections.
+    memory: Memory,
 }
 
 /// What keeps floods out.
 struct Guards {
     rates: Rates,
-    bodies: Bodies,
     /// Taken by each look-up.
     look_ups: Arc<Semaphore>,
 }
@@ -68,10 +70,14 @@ pub struct Parts {
     pub auth: Auth,
     /// How long a quiet mail may still bounce (`bounces.window`).
     pub bounce_window: Duration,
-    /// How much speaks against an address before it is suppressed.
-    pub suppression: SuppressionPolicy,
     /// What requests may take.
     pub request_limits: RequestLimits,
+    /// What holds for mails that are submitted.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// Where mails go that are submitted.
+    pub door: Door,
+    /// What counts them.
+    pub guards: submission::Guards,
     /// Whether the web page is served (`http.ui`).
     pub has_page: bool,
 }
@@ -83,18 +89,20 @@ pub struct RequestLimits {
     pub per_minute_max: u32,
     /// Look-ups at a time.
     pub look_ups_max: usize,
-    /// Of a body.
-    pub body: BodyLimits,
 }
 
 impl HttpState {
     /// The state of one server.
     pub fn new(parts: Parts) -> Self {
-        let RequestLimits { per_minute_max, look_ups_max, body } = parts.request_limits;
+        let RequestLimits { per_minute_max, look_ups_max } = parts.request_limits;
         let look_ups = Arc::new(Semaphore::new(look_ups_max.min(Semaphore::MAX_PERMITS)));
-        let (rates, bodies) = (Rates::new(per_minute_max), Bodies::new(body));
-        let guards = Arc::new(Guards { rates, bodies, look_ups });
-        Self { inner: Arc::new(parts), streams: routes::Streams::default(), guards }
+        let guards = Arc::new(Guards { rates: Rates::new(per_minute_max), look_ups });
+        Self {
+            inner: Arc::new(parts),
+            streams: routes::Streams::default(),
+            guards,
+            memory: Memory::default(),
+        }
     }
 }
 

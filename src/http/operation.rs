@@ -172,6 +172,9 @@ impl Operation {
 
     /// The same for a POST.
     pub(super) const POST: Self = Self { method: "post", ..Self::GET };
+
+    /// The same for a DELETE.
+    pub(super) const DELETE: Self = Self { method: "delete", ..Self::GET };
 }
 
 impl Parameter {

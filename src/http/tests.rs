@@ -61,20 +61,14 @@ impl Server {
         let state = HttpState::new(Parts {
             store: store.clone(),
             capture,
-            clock,
+            clock: clock.clone(),
             metrics: Metrics::new(),
+            settings: watch::channel(Arc::new(crate::config::defaults())).1,
+            door: Door::new(store.clone(), clock, Metrics::new()),
+            guards: submission::Guards::new(Arc::new(KeyRing::from_secret([7; 32]))),
             auth: Auth::new(TokenFile::new(dir.join("tokens")), policy),
             bounce_window: Duration::from_secs(7 * 86_400),
-            suppression: SuppressionPolicy {
-                hard_after: 1,
-                soft_after: 5,
-                expire: Duration::from_secs(90 * 86_400),
-            },
-            request_limits: RequestLimits {
-                per_minute_max: 0,
-                look_ups_max: 8,
-                body: BodyLimits { bytes_max: 1 << 20, timeout: Duration::from_secs(5) },
-            },
+            request_limits: RequestLimits { per_minute_max: 0, look_ups_max: 8 },
             has_page: false,
         });
         let (stop, stopped) = oneshot::channel();
@@ -164,6 +158,8 @@ fn mail(queue_id: QueueId) -> Submission {
         client: None,
         return_path: ReturnPathMode::Preserve,
         dsn: true,
+        source: Default::default(),
+        control: Default::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which recipients the inbound listener takes: valid return tokens and configured addresses.
 //!
-//! A token says by itself whether it is ours and how old it is, so nothing is looked up.
+//! A token says by itself whether it is ours and how old it is, so nothing is looked up; but for
+//! one of ours that looks too old, whose mail may have been sent long after it was taken over.
 
 use crate::config::Settings;
 use crate::mail::{Address, EnhancedStatus, QueueId, Reply, ReturnPathFormat, Timestamp};
@@ -22,8 +23,8 @@ pub enum NotAdmitted {
     Unknown,
     /// It has the shape of a return path, but we did not make it.
     Forged,
-    /// Its token was made too long ago.
-    Expired,
+    /// Its token, for this recipient of this submission, was made too long ago.
+    Expired(QueueId, u32),
     /// It is a configured bounce address, but `require_token` is set.
     TokenRequired,
 }
@@ -44,7 +45,7 @@ pub fn admit(
         let lifetime = settings.return_path.token_lifetime.duration();
         // A clock that went backward makes no token too old.
         if now.since(token.queue_id.time()) > lifetime {
-            return Err(NotAdmitted::Expired);
+            return Err(NotAdmitted::Expired(token.queue_id, u32::from(token.recipient)));
         }
         return Ok(Admission::Token(token.queue_id, u32::from(token.recipient)));
     }
@@ -75,7 +76,7 @@ impl NotAdmitted {
         let (subject, detail, why) = match self {
             Self::Unknown => (1, 1, "no such mailbox here"),
             Self::Forged => (7, 1, "not a return path that was made here"),
-            Self::Expired => (7, 1, "this return path is too old"),
+            Self::Expired(..) => (7, 1, "this return path is too old"),
             Self::TokenRequired => (7, 1, "this address takes no mail without a return token"),
         };
         Reply::new(550, EnhancedStatus::new(5, subject, detail), format!("<{recipient}>: {why}"))
@@ -86,7 +87,7 @@ impl NotAdmitted {
         match self {
             Self::Unknown => "unknown",
             Self::Forged => "forged",
-            Self::Expired => "expired",
+            Self::Expired(..) => "expired",
             Self::TokenRequired => "token-required",
         }
     }
@@ -158,7 +159,7 @@ mod tests {
         ] {
             let got = admit(&settings, &keys, now, &address);
             assert_eq!(got.is_ok(), want, "{now}");
-            assert!(want || got == Err(NotAdmitted::Expired), "{now}");
+            assert!(want || matches!(got, Err(NotAdmitted::Expired(..))), "{now}");
         }
     }
 

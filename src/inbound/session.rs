@@ -8,7 +8,7 @@ use super::caps::{Caps, Limits, TokenKey, Verdict};
 use crate::clock::Clock;
 use crate::config::{Network, Settings};
 use crate::mail::envelope::Recipient;
-use crate::mail::{Address, EnhancedStatus, Reply, ReversePath};
+use crate::mail::{Address, EnhancedStatus, QueueId, Reply, ReversePath};
 use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
 use crate::net::memory::{Memory, Share};
@@ -181,6 +181,15 @@ impl Session {
         }
     }
 
+    /// Whether a mail was to be sent so late that its tokens are not too old.
+    async fn was_sent_later(&self, queue_id: QueueId) -> bool {
+        let store = self.shared.store.clone();
+        let found = tokio::task::spawn_blocking(move || store.submission(queue_id)).await;
+        let Ok(Ok(Ok(submission))) = found else { return false };
+        let age = self.shared.clock.now().since(submission.begins_at());
+        age <= self.settings.return_path.token_lifetime.duration()
+    }
+
     fn counted(&self) -> Reply {
         self.shared.metrics.report_dropped();
         Reply::new(250, EnhancedStatus::new(2, 0, 0), "Ok: counted")
@@ -224,7 +233,13 @@ impl Service for Session {
     async fn rcpt(&mut self, recipient: &Recipient) -> Result<(), Reply> {
         let Shared { keys, clock, .. } = &self.shared;
         let address = &recipient.address;
-        match admit(&self.settings, keys, clock.now(), address) {
+        let mut admitted = admit(&self.settings, keys, clock.now(), address);
+        if let Err(NotAdmitted::Expired(queue_id, index)) = admitted
+            && self.was_sent_later(queue_id).await
+        {
+            admitted = Ok(Admission::Token(queue_id, index));
+        }
+        match admitted {
             Ok(admission) => {
                 if let Admission::Token(queue_id, recipient) = admission
                     && !self.tokens.contains(&(queue_id, recipient))

@@ -181,6 +181,11 @@ impl EnvelopeId {
         is_sound.then(|| Self(value.to_owned()))
     }
 
+    /// The value that means `text`; `None` for one that is empty, not printable or too long.
+    pub fn of(text: &str) -> Option<Self> {
+        (!text.is_empty() && text.is_ascii()).then(|| Self::parse(&xtext(text))).flatten()
+    }
+
     /// The value of `ENVID`.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! Memory for what peers send, bounded over all of them.
+//! Memory that many connections share, so that together they stay below a limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

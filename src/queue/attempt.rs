@@ -74,7 +74,8 @@ fn due_recipients(
 ) -> Vec<(u32, Recipient)> {
     let is_due = |recipient: &LiveRecipient| {
         let due = recipient.next_attempt;
-        !recipient.state.has_left_queue() && (due <= now || due > latest_due)
+        let is_late = due > latest_due && mail.send_at != Some(due);
+        !recipient.state.has_left_queue() && (due <= now || is_late)
     };
     let numbered = (0_u32..).zip(&mail.recipients);
     let due = numbered.filter(|(_, recipient)| is_due(recipient));
@@ -156,12 +157,11 @@ fn own_dsn(mail: &LiveMessage, recipient: Recipient) -> (MailDsn, Recipient) {
 }
 
 async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Delivery) -> Progress {
-    // A report may have ended a recipient while its turn had not come yet.
+    // A report may have ended a recipient while its turn had not come yet, or somebody canceled it.
+    let indexes: Vec<u32> = delivery.recipients.iter().map(|(index, _)| *index).collect();
+    let claim = context.store.claim(queue_id, &indexes);
     let Some(mail) = context.store.live(queue_id) else { return Progress::Recorded };
-    let waits = |index: u32| {
-        recipient(&mail, index).is_some_and(|recipient| !recipient.state.has_left_queue())
-    };
-    delivery.recipients.retain(|(index, _)| waits(*index));
+    delivery.recipients.retain(|(index, _)| claim.has(*index));
     if delivery.recipients.is_empty() {
         return Progress::Recorded;
     }
@@ -182,7 +182,8 @@ async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Del
     for outcome in &outcomes {
         let tried = Tried {
             number: recipient(&mail, outcome.recipient).map_or(0, |r| r.attempts).saturating_add(1),
-            received_at: mail.received_at,
+            begins_at: mail.begins_at(),
+            attempts_max: mail.attempts_max,
             now,
             jitter_permille: jitter_permille(),
         };
@@ -194,6 +195,7 @@ async fn run_transaction(context: &Context, queue_id: QueueId, mut delivery: Del
         return Progress::Stuck;
     }
     record(context, &mail, &attempts).await;
+    drop(claim);
     for attempt in &attempts {
         log(context, &mail, attempt);
     }
@@ -291,7 +293,7 @@ fn log(context: &Context, mail: &LiveMessage, attempt: &Attempt) {
         to,
         size_bytes: Some(mail.size_bytes),
         relay: attempt.remote_mta.as_deref(),
-        delay: Some(attempt.ended_at.since(mail.received_at)),
+        delay: Some(attempt.ended_at.since(mail.begins_at())),
         attempt: Some(attempt.number),
         status: attempt.reply.as_ref().map(crate::mail::Reply::status_or_class),
         reply: reply.as_deref(),

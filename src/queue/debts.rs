@@ -47,7 +47,7 @@ pub(super) async fn pay(context: &Context, queue_id: QueueId) -> Result<(), Stor
 /// Writes the delay notice where the mail has waited for long enough.
 async fn tell_of_delay(context: &Context, mail: &LiveMessage) -> Result<(), StoreError> {
     let policy = Policy::of(&context.settings.queue);
-    let age = context.clock.now().since(mail.received_at);
+    let age = context.clock.now().since(mail.begins_at());
     let late = numbers_of(mail, |recipient| {
         let waits = !recipient.state.has_left_queue() && recipient.attempts > 0;
         waits && recipient.dsn.wants(Event::Delay)
@@ -56,7 +56,7 @@ async fn tell_of_delay(context: &Context, mail: &LiveMessage) -> Result<(), Stor
     if late.is_empty() || !may_notify(mail) {
         return Ok(());
     }
-    let expires_at = mail.received_at.plus(policy.lifetime);
+    let expires_at = mail.begins_at().plus(policy.lifetime);
     let debt = NoticeSent::Delay { queue_id: mail.queue_id, count };
     let write = |head: &Letterhead<'_>, record: &MessageRecord| {
         notice::delay(head, &record.submission, &about(mail, record, &late), expires_at)

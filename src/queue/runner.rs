@@ -151,7 +151,7 @@ impl Runner {
         self.held_seen = Some(Stopwatch::start());
         let lifetime = self.context.settings.queue.lifetime.duration();
         let has_work = |mail: &LiveMessage| {
-            now.since(mail.received_at) >= lifetime
+            now.since(mail.begins_at()) >= lifetime
                 || mail.recipients.iter().any(|recipient| recipient.notice_owed)
         };
         let mut worth = store.due(now, HELD_SEEN_MAX, &|queue_id| self.is_busy(queue_id));

@@ -27,8 +27,10 @@ pub struct Policy {
 pub struct Tried {
     /// Which attempt it was; 1 for the first.
     pub number: u32,
-    /// When the mail was taken over.
-    pub received_at: Timestamp,
+    /// When the mail was to be tried first: when it was taken over, or when it was to be sent.
+    pub begins_at: Timestamp,
+    /// Attempts after which the app wants it given up.
+    pub attempts_max: Option<u32>,
     /// The time now, at the end of the attempt.
     pub now: Timestamp,
     /// Thousandths by which the wait is made longer, so that mails that failed together do not
@@ -69,9 +71,11 @@ impl Policy {
     ///
     /// A recipient is given up by its age only after an attempt that began when its time was
     /// over has failed, however long the daemon was down. A clock that was set backward makes
-    /// the mail younger, which expires nothing.
+    /// the mail younger, which expires nothing. It is given up after the last attempt that the
+    /// app wants, too.
     pub fn next(&self, outcome: &Outcome, tried: &Tried) -> Next {
-        let is_old = tried.now.since(tried.received_at) >= self.lifetime;
+        let is_old = tried.now.since(tried.begins_at) >= self.lifetime;
+        let is_last = tried.attempts_max.is_some_and(|most| tried.number >= most);
         match &outcome.result {
             OutcomeResult::NoRoute if !is_old => Next::Hold,
             OutcomeResult::Reply(reply) if outcome.stage == Stage::End && reply.is_positive() => {
@@ -81,7 +85,7 @@ impl Policy {
             OutcomeResult::Reply(reply) if is_final(outcome.stage, reply) => {
                 Next::Decided(Decision::Failed)
             }
-            _ if is_old => Next::Decided(Decision::Expired),
+            _ if is_old || is_last => Next::Decided(Decision::Expired),
             _ => Next::Decided(Decision::RetryAt(tried.now.plus(self.wait(tried)))),
         }
     }
@@ -185,7 +189,13 @@ mod tests {
     }
 
     fn tried(number: u32, age_secs: u64) -> Tried {
-        Tried { number, received_at: at(0), now: at(age_secs), jitter_permille: 0 }
+        Tried {
+            number,
+            begins_at: at(0),
+            attempts_max: None,
+            now: at(age_secs),
+            jitter_permille: 0,
+        }
     }
 
     #[test]
@@ -310,9 +320,30 @@ mod tests {
     }
 
     #[test]
+    fn the_last_attempt_that_the_app_wants_is_the_last() {
+        let lost = outcome(Stage::Connect, OutcomeResult::Error("refused".to_owned()));
+        let expired = Next::Decided(Decision::Expired);
+        for (number, attempts_max, is_over) in [
+            (1, Some(2), false),
+            (2, Some(2), true),
+            (3, Some(2), true),
+            (1, Some(1), true),
+            (9, None, false),
+        ] {
+            let next = policy().next(&lost, &Tried { attempts_max, ..tried(number, 10) });
+            assert_eq!(next == expired, is_over, "{number} of {attempts_max:?}");
+        }
+        let last = Tried { attempts_max: Some(1), ..tried(1, 10) };
+        let relayed = policy().next(&replied(Stage::End, "250 2.0.0 Ok"), &last);
+        assert_eq!(relayed, Next::Decided(Decision::Relayed));
+        let held = outcome(Stage::Connect, OutcomeResult::NoRoute);
+        assert_eq!(policy().next(&held, &last), Next::Hold, "that is no attempt");
+    }
+
+    #[test]
     fn a_clock_that_was_set_backward_expires_nothing() {
         let lost = outcome(Stage::Connect, OutcomeResult::Error("refused".to_owned()));
-        let back = Tried { received_at: at(10 * DAY), ..tried(1, 0) };
+        let back = Tried { begins_at: at(10 * DAY), ..tried(1, 0) };
         let want = Next::Decided(Decision::RetryAt(at(2 * MINUTE)));
         assert_eq!(policy().next(&lost, &back), want);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::layout::{self, FrameRef, Kind, Location, ReportPart};
 use super::live::Standing;
 use super::record::{
-    Attempt, Bounce, Decision, FolderCursor, NoticeSent, Origin, ReportCaptured, ReportId,
+    Attempt, Bounce, Decision, FolderCursor, NoticeSent, Order, Origin, ReportCaptured, ReportId,
     ReportReceived, Submission,
 };
 use super::suppressions::Suppression;
@@ -31,6 +31,8 @@ pub(super) enum Entry {
     Standing(QueueId, Arc<Standing>),
     /// A folder of a mailbox was read.
     Cursor(Arc<FolderCursor>),
+    /// Something was ordered to be done with a mail.
+    Order(Order),
     /// What speaks against an address has changed.
     Suppression(Arc<Suppression>),
 }
@@ -73,6 +75,7 @@ impl Entry {
             Self::Notice(_) => Kind::Notice,
             Self::Standing(..) => Kind::Standing,
             Self::Cursor(_) => Kind::Cursor,
+            Self::Order(_) => Kind::Order,
             Self::Suppression(_) => Kind::Suppression,
         }
     }
@@ -89,6 +92,7 @@ impl Entry {
             Self::Notice(notice) => notice_subject(notice).as_bytes().to_vec(),
             Self::Standing(queue_id, _) => queue_id.as_bytes().to_vec(),
             Self::Cursor(cursor) => cursor.key().to_vec(),
+            Self::Order(order) => order.queue_id.as_bytes().to_vec(),
             Self::Suppression(entry) => entry.key().to_vec(),
         }
     }
@@ -112,6 +116,7 @@ impl Entry {
             Self::Notice(notice) => whole(layout::encode_record(notice.as_ref())?),
             Self::Standing(_, standing) => (layout::encode_record(standing.as_ref())?, 0),
             Self::Cursor(cursor) => (layout::encode_record(cursor.as_ref())?, 0),
+            Self::Order(order) => whole(layout::encode_record(order)?),
             Self::Suppression(entry) => (layout::encode_record(entry.as_ref())?, 0),
         };
         if payload.len() > layout::FRAME_BYTES_MAX {
@@ -140,6 +145,7 @@ impl Entry {
                 Self::Standing(queue_id, Arc::new(layout::decode_record(payload)?))
             }
             Kind::Cursor => Self::Cursor(Arc::new(layout::decode_record(payload)?)),
+            Kind::Order => Self::Order(layout::decode_record(payload)?),
             Kind::Suppression => Self::Suppression(Arc::new(layout::decode_record(payload)?)),
         }))
     }
@@ -156,6 +162,7 @@ impl Entry {
             Self::Report(report) => report.id.0.time().day(),
             Self::Captured(mark) => mark.captured_at.day().max(mark.id.0.time().day()),
             Self::Notice(notice) => notice_subject(notice).time().day(),
+            Self::Order(order) => order.at.day().max(order.queue_id.time().day()),
             Self::Standing(..) | Self::Cursor(_) | Self::Suppression(_) => return None,
         })
     }
@@ -163,8 +170,8 @@ impl Entry {
     /// Keys that end in the queue id of a submission which can be found by something beside its
     /// own ids; the rows hold nothing else, and belong to the day of the submission.
     ///
-    /// These are the account and the recipients of an app's mail, and what the next hop that took
-    /// it calls it.
+    /// These are the account, the recipients and the idempotency key of an app's mail, and what the
+    /// next hop that took it calls it.
     pub(super) fn names(&self) -> Vec<Vec<u8>> {
         match self {
             Self::Message(message) if message.origin == Origin::App => {
@@ -173,7 +180,10 @@ impl Entry {
                 let sent = recipients.map(|to| layout::sent_key(&to.address.canonical(), id));
                 let accounts = [Some(message.account.as_str()), None];
                 let accounts = accounts.map(|account| layout::account_key(account, id));
-                sent.chain(accounts).collect()
+                let once = message.control.idempotency.as_ref();
+                let once =
+                    once.map(|once| layout::idempotency_key(&message.account, &once.key, id));
+                sent.chain(accounts).chain(once).collect()
             }
             Self::Attempt(attempt) if attempt.decision == Decision::Relayed => {
                 let id = attempt.queue_id;
@@ -215,6 +225,10 @@ impl Entry {
                     rows.push(told());
                 }
                 rows
+            }
+            Self::Order(order) => {
+                let id = order.queue_id;
+                vec![row(id.time().day(), layout::event_key(id, lsn), &place)]
             }
             Self::Report(report) => {
                 let day = report.id.0.time().day();

@@ -45,6 +45,7 @@ impl Shared {
             report,
             notices,
             cursors,
+            orders,
             strikes,
             suppressions,
             submissions,
@@ -64,6 +65,9 @@ impl Shared {
         }
         for cursor in cursors {
             frames.push(frame_of(Entry::Cursor(Arc::new(cursor)), None)?);
+        }
+        for order in orders {
+            frames.push(frame_of(Entry::Order(order), None)?);
         }
         for bounce in revisions {
             let mut frame = frame_of(Entry::Bounce(Arc::new(bounce)), None)?;

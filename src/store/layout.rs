@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Standing,
     /// How far a folder of a mailbox has been read.
     Cursor,
+    /// What was ordered to be done with a mail in the queue.
+    Order,
     /// What speaks against writing to an address.
     Suppression,
 }
@@ -45,6 +47,7 @@ impl Kind {
             6 => Self::Notice,
             7 => Self::Standing,
             8 => Self::Cursor,
+            9 => Self::Order,
             10 => Self::Suppression,
             _ => return None,
         })
@@ -61,6 +64,7 @@ impl Kind {
             Self::Notice => 6,
             Self::Standing => 7,
             Self::Cursor => 8,
+            Self::Order => 9,
             Self::Suppression => 10,
         }
     }
@@ -348,6 +352,17 @@ pub(super) fn feed_prefix() -> Vec<u8> {
 /// The LSN of a `'v'` key.
 pub(super) fn feed_lsn(key: &[u8]) -> Option<u64> {
     key.last_chunk::<8>().copied().map(u64::from_be_bytes)
+}
+
+/// `'i' | hash of account and idempotency key [16] | !queue id`: newest first; in the day of the
+/// message.
+pub(super) fn idempotency_key(account: &str, key: &str, queue_id: QueueId) -> Vec<u8> {
+    joined(b'i', &[&hash16(&[account, "\0", key]), &inverted(queue_id.as_bytes())])
+}
+
+/// All `'i'` keys of an idempotency key of an account.
+pub(super) fn idempotency_prefix(account: &str, key: &str) -> Vec<u8> {
+    joined(b'i', &[&hash16(&[account, "\0", key])])
 }
 
 /// `'e' | queue id | lsn`: what happened to a submission, oldest first; in the day of the message.

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::entry::Entry;
 use super::mailboxes::Cursors;
 use super::record::{
-    Attempt, Bounce, CursorKey, Decision, FolderCursor, NoticeSent, ReportCaptured, ReportId,
-    Submission,
+    Attempt, Bounce, CursorKey, Decision, FolderCursor, NoticeSent, Order, OrderAction,
+    ReportCaptured, ReportId, Submission,
 };
 use super::state::{self, State};
 use super::suppressions::Suppressions;
+use super::timetable::{Due, Timetable};
 use super::{LiveMessage, LiveRecipient};
 use crate::mail::{QueueId, Timestamp};
 
@@ -23,7 +24,7 @@ use crate::mail::{QueueId, Timestamp};
 #[derive(Debug, Default)]
 pub(super) struct Live {
     mails: BTreeMap<QueueId, Mail>,
-    due: BTreeSet<(Timestamp, QueueId)>,
+    timetable: Timetable,
     uncaptured: BTreeSet<ReportId>,
     forwards: BTreeMap<ReportId, Arc<ReportCaptured>>,
     cursors: Cursors,
@@ -34,7 +35,7 @@ pub(super) struct Live {
 struct Mail {
     message: LiveMessage,
     durability: Durability,
-    due: Option<Timestamp>,
+    due: Option<Due>,
 }
 
 /// Whether the frame of a mail is on disk; only then may it be relayed.
@@ -50,6 +51,8 @@ pub(super) enum Durability {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Standing {
     delay_notices: u32,
+    #[serde(default)]
+    held: bool,
     recipients: Vec<RecipientStanding>,
 }
 
@@ -101,6 +104,9 @@ impl Live {
                 self.cursors.insert(cursor.key(), Arc::clone(cursor));
                 None
             }
+            Entry::Order(order) => {
+                self.change(order.queue_id, |message| apply_order(message, *order))
+            }
             Entry::Suppression(entry) => {
                 self.suppressions.apply(entry);
                 None
@@ -112,7 +118,7 @@ impl Live {
     pub(super) fn synced(&mut self, queue_id: QueueId) {
         if let Some(mail) = self.mails.get_mut(&queue_id) {
             mail.durability = Durability::Synced;
-            schedule(&mut self.due, queue_id, mail);
+            schedule(&mut self.timetable, queue_id, mail);
         }
     }
 
@@ -124,9 +130,37 @@ impl Live {
     /// Takes a mail back that could not be written.
     pub(super) fn remove(&mut self, queue_id: QueueId) {
         if let Some(mail) = self.mails.remove(&queue_id)
-            && let Some(time) = mail.due
+            && let Some(due) = mail.due
         {
-            self.due.remove(&(time, queue_id));
+            self.timetable.remove(due, queue_id);
+        }
+    }
+
+    /// Notes that recipients are being tried: those of these that may be.
+    pub(super) fn claim(&mut self, queue_id: QueueId, recipients: &[u32]) -> Vec<u32> {
+        let Some(mail) = self.mails.get_mut(&queue_id).filter(|mail| !mail.message.held) else {
+            return Vec::new();
+        };
+        let mut claimed = Vec::new();
+        for index in recipients {
+            if let Some(recipient) = recipient_at(&mut mail.message, *index)
+                && !recipient.state.has_left_queue()
+                && !recipient.under_way
+            {
+                recipient.under_way = true;
+                claimed.push(*index);
+            }
+        }
+        claimed
+    }
+
+    /// Notes that recipients are not being tried any more.
+    pub(super) fn unclaim(&mut self, queue_id: QueueId, recipients: &[u32]) {
+        let Some(mail) = self.mails.get_mut(&queue_id) else { return };
+        for index in recipients {
+            if let Some(recipient) = recipient_at(&mut mail.message, *index) {
+                recipient.under_way = false;
+            }
         }
     }
 
@@ -145,7 +179,11 @@ impl Live {
             last: recipient.last.clone(),
             notice_owed: recipient.notice_owed,
         });
-        Some(Standing { delay_notices: message.delay_notices, recipients: recipients.collect() })
+        Some(Standing {
+            delay_notices: message.delay_notices,
+            held: message.held,
+            recipients: recipients.collect(),
+        })
     }
 
     /// Mails that are due, oldest due first, without those that `skip` picks.
@@ -155,24 +193,22 @@ impl Live {
         max: usize,
         skip: &dyn Fn(QueueId) -> bool,
     ) -> Vec<QueueId> {
-        let due = self.due.iter().take_while(|(time, _)| *time <= now).map(|(_, id)| *id);
-        due.filter(|id| !skip(*id)).take(max).collect()
+        self.timetable.due(now, max, skip)
     }
 
-    /// Mails that are due after `time` only, without those that `skip` picks.
+    /// Mails that are tried again after `time` only, without those that `skip` picks.
     pub(super) fn due_after(
         &self,
         time: Timestamp,
         max: usize,
         skip: &dyn Fn(QueueId) -> bool,
     ) -> Vec<QueueId> {
-        let late = self.due.iter().rev().take_while(|(due, _)| *due > time).map(|(_, id)| *id);
-        late.filter(|id| !skip(*id)).take(max).collect()
+        self.timetable.retried_after(time, max, skip)
     }
 
     /// When the next mail that `skip` does not pick is due.
     pub(super) fn next_due(&self, skip: &dyn Fn(QueueId) -> bool) -> Option<Timestamp> {
-        self.due.iter().find(|(_, id)| !skip(*id)).map(|(time, _)| *time)
+        self.timetable.next(skip)
     }
 
     /// Mails in the queue.
@@ -183,6 +219,11 @@ impl Live {
     /// Every mail in the queue, oldest first.
     pub(super) fn queue_ids(&self) -> impl Iterator<Item = QueueId> {
         self.mails.keys().copied()
+    }
+
+    /// Every mail in the queue, newest first.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &LiveMessage> {
+        self.mails.values().rev().map(|mail| &mail.message)
     }
 
     /// Whether a report waits to be captured.
@@ -222,7 +263,7 @@ impl Live {
         let queue_id = submission.queue_id;
         self.remove(queue_id);
         let mut mail = Mail { message: live_message(submission), durability, due: None };
-        schedule(&mut self.due, queue_id, &mut mail);
+        schedule(&mut self.timetable, queue_id, &mut mail);
         self.mails.insert(queue_id, mail);
     }
 
@@ -234,11 +275,11 @@ impl Live {
     ) -> Option<QueueId> {
         let mail = self.mails.get_mut(&queue_id)?;
         apply(&mut mail.message);
-        if due_at(&mail.message).is_none() {
+        if has_ended(&mail.message) {
             self.remove(queue_id);
             return Some(queue_id);
         }
-        schedule(&mut self.due, queue_id, mail);
+        schedule(&mut self.timetable, queue_id, mail);
         None
     }
 
@@ -261,17 +302,18 @@ impl Live {
     }
 }
 
-/// A mail as it enters the queue: every recipient is due at once.
+/// A mail as it enters the queue: every recipient is due at once, or when the app wants it sent.
 fn live_message(submission: &Submission) -> LiveMessage {
     let envelope = &submission.envelope;
     let recipients = envelope.recipients.iter().map(|recipient| LiveRecipient {
         address: recipient.address.clone(),
         state: if recipient.is_suppressed { State::Suppressed } else { State::Queued },
         attempts: 0,
-        next_attempt: submission.received_at,
+        next_attempt: submission.begins_at(),
         last: None,
         notice_owed: false,
         dsn: recipient.dsn.clone(),
+        under_way: false,
     });
     LiveMessage {
         queue_id: submission.queue_id,
@@ -287,6 +329,9 @@ fn live_message(submission: &Submission) -> LiveMessage {
         body: envelope.body,
         smtputf8: envelope.smtputf8,
         dsn_asked: envelope.dsn.clone(),
+        send_at: submission.control.send_at,
+        attempts_max: submission.control.attempts_max,
+        held: false,
         delay_notices: 0,
         recipients: recipients.collect(),
     }
@@ -295,7 +340,7 @@ fn live_message(submission: &Submission) -> LiveMessage {
 fn apply_attempt(message: &mut LiveMessage, attempt: &Attempt) {
     let Some(recipient) = recipient_at(message, attempt.recipient) else { return };
     recipient.attempts = recipient.attempts.max(attempt.number);
-    recipient.state = recipient.state.max(state::of([attempt], []));
+    recipient.state = recipient.state.max(state::of([attempt], [], []));
     recipient.notice_owed |= attempt.notice_owed;
     if let Decision::RetryAt(time) = attempt.decision {
         recipient.next_attempt = time;
@@ -312,8 +357,23 @@ fn apply_bounce(message: &mut LiveMessage, bounce: &Bounce) {
     }
 }
 
+fn apply_order(message: &mut LiveMessage, order: Order) {
+    let ordered = state::of([], [], [&order]);
+    match order.action {
+        OrderAction::Hold => message.held = true,
+        OrderAction::Release | OrderAction::Retry | OrderAction::Cancel => message.held = false,
+    }
+    for recipient in message.recipients.iter_mut().filter(|one| !one.state.has_left_queue()) {
+        recipient.state = recipient.state.max(ordered);
+        if order.action == OrderAction::Retry {
+            recipient.next_attempt = order.at;
+        }
+    }
+}
+
 fn apply_standing(message: &mut LiveMessage, standing: &Standing) {
     message.delay_notices = standing.delay_notices;
+    message.held = standing.held;
     for (recipient, was) in message.recipients.iter_mut().zip(&standing.recipients) {
         recipient.state = was.state;
         recipient.attempts = was.attempts;
@@ -327,26 +387,35 @@ fn recipient_at(message: &mut LiveMessage, index: u32) -> Option<&mut LiveRecipi
     message.recipients.get_mut(usize::try_from(index).ok()?)
 }
 
-/// When there is something to do for a mail: at once for a notice; `None` when it has ended.
-fn due_at(message: &LiveMessage) -> Option<Timestamp> {
+/// Whether nothing is left to do for a mail.
+fn has_ended(message: &LiveMessage) -> bool {
+    let is_over = |one: &LiveRecipient| one.state.has_left_queue() && !one.notice_owed;
+    message.recipients.iter().all(is_over)
+}
+
+/// When there is something to do for a mail: at once for a notice; `None` when it has ended or is
+/// held.
+fn due_at(message: &LiveMessage) -> Option<Due> {
     if message.recipients.iter().any(|recipient| recipient.notice_owed) {
-        return Some(Timestamp::from_millis(0));
+        return Some(Due::At(Timestamp::from_millis(0)));
     }
     let waiting = message.recipients.iter().filter(|recipient| !recipient.state.has_left_queue());
-    waiting.map(|recipient| recipient.next_attempt).min()
+    let next = waiting.map(|recipient| recipient.next_attempt).min().filter(|_| !message.held)?;
+    let is_appointed = message.send_at == Some(next);
+    Some(if is_appointed { Due::Appointed(next) } else { Due::At(next) })
 }
 
 /// Puts a mail where it belongs in the order of what is due.
-fn schedule(due: &mut BTreeSet<(Timestamp, QueueId)>, queue_id: QueueId, mail: &mut Mail) {
-    let time = due_at(&mail.message).filter(|_| mail.durability == Durability::Synced);
-    if mail.due == time {
+fn schedule(timetable: &mut Timetable, queue_id: QueueId, mail: &mut Mail) {
+    let due = due_at(&mail.message).filter(|_| mail.durability == Durability::Synced);
+    if mail.due == due {
         return;
     }
     if let Some(old) = mail.due {
-        due.remove(&(old, queue_id));
+        timetable.remove(old, queue_id);
     }
-    if let Some(new) = time {
-        due.insert((new, queue_id));
+    if let Some(new) = due {
+        timetable.insert(new, queue_id);
     }
-    mail.due = time;
+    mail.due = due;
 }

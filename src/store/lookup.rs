@@ -7,7 +7,8 @@ use super::entry::{self, Entry};
 use super::layout::{self, Location, ReportPart};
 use super::pending::PendingMessage;
 use super::record::{
-    Attempt, Bounce, BounceKey, Decision, ReportCaptured, ReportId, ReportReceived, Submission,
+    Attempt, Bounce, BounceKey, Decision, Order, ReportCaptured, ReportId, ReportReceived,
+    Submission,
 };
 use super::shared::Shared;
 use super::{MessageRecord, Missing, ReportRecord, StoreError};
@@ -24,8 +25,8 @@ impl Shared {
             Ok(submission) => submission,
             Err(missing) => return Ok(Err(missing)),
         };
-        let (attempts, bounces) = self.events(queue_id, pending)?;
-        Ok(Ok(MessageRecord { submission, attempts, bounces }))
+        let Events { attempts, bounces, orders } = self.events(queue_id, pending)?;
+        Ok(Ok(MessageRecord { submission, attempts, bounces, orders }))
     }
 
     pub(super) fn submission(
@@ -95,6 +96,21 @@ impl Shared {
             recipients.any(|to| to.address.canonical() == address)
         });
         Ok(records)
+    }
+
+    /// The newest mail that an account submitted with this idempotency key since `since`.
+    pub(super) fn by_idempotency_key(
+        &self,
+        account: &str,
+        key: &str,
+        since: Timestamp,
+    ) -> Result<Option<Submission>, StoreError> {
+        let records = self.named(&layout::idempotency_prefix(account, key), since, NAMED_MAX)?;
+        let mut submissions = records.into_iter().map(|record| record.submission);
+        Ok(submissions.find(|submission| {
+            let once = submission.control.idempotency.as_ref();
+            submission.account == account && once.is_some_and(|once| once.key == key)
+        }))
     }
 
     pub(super) fn report(&self, id: ReportId) -> Result<Result<ReportRecord, Missing>, StoreError> {
@@ -277,12 +293,9 @@ impl Shared {
         }
     }
 
-    fn events(
-        &self,
-        queue_id: QueueId,
-        pending: PendingMessage,
-    ) -> Result<(Vec<Attempt>, Vec<Bounce>), StoreError> {
+    fn events(&self, queue_id: QueueId, pending: PendingMessage) -> Result<Events, StoreError> {
         let mut attempts: Vec<Attempt> = Vec::new();
+        let mut orders: Vec<Order> = Vec::new();
         let mut bounces = Latest::default();
         let prefix = layout::event_prefix(queue_id);
         for (_, value) in self.archive.scan(queue_id.time().day(), &prefix, None, usize::MAX)? {
@@ -293,7 +306,13 @@ impl Shared {
                 Some(Entry::Bounce(bounce)) if bounce.queue_id == Some(queue_id) => {
                     bounces.put(&bounce);
                 }
+                Some(Entry::Order(order)) if order.queue_id == queue_id => orders.push(order),
                 _ => {}
+            }
+        }
+        for order in pending.orders {
+            if !orders.contains(&order) {
+                orders.push(order);
             }
         }
         for attempt in pending.attempts {
@@ -305,7 +324,7 @@ impl Shared {
             }
         }
         pending.bounces.iter().for_each(|bounce| bounces.put(bounce));
-        Ok((attempts, bounces.bounces))
+        Ok(Events { attempts, bounces: bounces.bounces, orders })
     }
 
     fn received(&self, id: ReportId) -> Result<Option<ReportReceived>, StoreError> {
@@ -334,6 +353,13 @@ impl Shared {
     fn entry(&self, value: &[u8]) -> Result<Option<Entry>, StoreError> {
         Location::decode(value).map_or(Ok(None), |location| self.archive.read(location))
     }
+}
+
+/// What happened to a submission, each kind oldest first.
+struct Events {
+    attempts: Vec<Attempt>,
+    bounces: Vec<Bounce>,
+    orders: Vec<Order>,
 }
 
 /// Bounces in the order in which they were made, each as it was read last.

@@ -21,6 +21,7 @@ mod listing;
 mod live;
 mod lookup;
 mod mailboxes;
+mod orders;
 mod pending;
 pub mod record;
 mod recovery;
@@ -30,6 +31,7 @@ mod shared;
 mod spool;
 pub mod state;
 pub mod suppressions;
+mod timetable;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +46,10 @@ pub use self::digest::report_digest;
 pub use self::disk::create_private_dir;
 pub use self::feed::{Event, Events, Happened};
 pub use self::mailboxes::{MailboxCounts, MailboxState, MailboxStatus};
-use self::record::{Attempt, Batch, Bounce, ReportCaptured, ReportId, ReportReceived, Submission};
+pub use self::orders::{Claim, Ordered};
+use self::record::{
+    Attempt, Batch, Bounce, Order, ReportCaptured, ReportId, ReportReceived, Submission,
+};
 pub use self::search::{Range, Stretch};
 pub use self::shared::Health;
 use self::shared::{Shared, Stop, Tuning};
@@ -128,6 +133,12 @@ pub struct LiveMessage {
     pub smtputf8: bool,
     /// What the app asked of reports.
     pub dsn_asked: MailDsn,
+    /// When it is relayed at the earliest, where the app said so.
+    pub send_at: Option<Timestamp>,
+    /// Attempts after which a recipient is given up, where the app said so.
+    pub attempts_max: Option<u32>,
+    /// Whether nobody is tried until it is released.
+    pub held: bool,
     /// Delay notices it has had.
     pub delay_notices: u32,
     /// Every recipient, in the order of the envelope.
@@ -151,6 +162,15 @@ pub struct LiveRecipient {
     pub notice_owed: bool,
     /// What the app asked of reports about it.
     pub dsn: RecipientDsn,
+    /// Whether an attempt is under way.
+    pub under_way: bool,
+}
+
+impl LiveMessage {
+    /// When it was to be tried first: its age counts from there.
+    pub fn begins_at(&self) -> Timestamp {
+        record::begins_at(self.received_at, self.send_at)
+    }
 }
 
 /// Everything that is known of one submission.
@@ -162,6 +182,8 @@ pub struct MessageRecord {
     pub attempts: Vec<Attempt>,
     /// Every bounce and all delivery news, oldest first.
     pub bounces: Vec<Bounce>,
+    /// What was ordered to be done with it in the queue, oldest first.
+    pub orders: Vec<Order>,
 }
 
 /// A report and what was made of it.
@@ -304,7 +326,8 @@ impl Store {
         self.shared.core().live.due(now, max, skip)
     }
 
-    /// Mails that are not due before `time` is over. `skip` is as for `due`.
+    /// Mails that are not due before `time` is over, but for those that are to be sent then.
+    /// `skip` is as for `due`.
     pub fn due_after(
         &self,
         time: Timestamp,
@@ -396,6 +419,16 @@ impl Store {
         max: usize,
     ) -> Result<Vec<MessageRecord>, StoreError> {
         self.shared.sent_to(address, since, max)
+    }
+
+    /// The newest mail that an account submitted with this idempotency key since `since`.
+    pub fn by_idempotency_key(
+        &self,
+        account: &str,
+        key: &str,
+        since: Timestamp,
+    ) -> Result<Option<Submission>, StoreError> {
+        self.shared.by_idempotency_key(account, key, since)
     }
 
     /// Why nothing is known under a Message-ID; only those that we made tell their time.

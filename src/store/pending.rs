@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::layout;
-use super::record::{Attempt, Bounce, ReportCaptured, ReportId, ReportReceived, Submission};
+use super::record::{Attempt, Bounce, Order, ReportCaptured, ReportId, ReportReceived, Submission};
 use crate::mail::{MessageId, QueueId};
 
 /// Entries that the applier has not come to.
@@ -30,6 +30,8 @@ pub(super) struct PendingMessage {
     pub(super) attempts: Vec<Arc<Attempt>>,
     /// Its bounces, oldest first.
     pub(super) bounces: Vec<Arc<Bounce>>,
+    /// What was ordered, oldest first.
+    pub(super) orders: Vec<Order>,
 }
 
 /// What is pending about one report.
@@ -56,6 +58,9 @@ impl Pending {
             Entry::Attempt(attempt) => {
                 let message = self.messages.entry(attempt.queue_id).or_default();
                 message.attempts.push(Arc::clone(attempt));
+            }
+            Entry::Order(order) => {
+                self.messages.entry(order.queue_id).or_default().orders.push(*order);
             }
             Entry::Bounce(bounce) => self.add_bounce(bounce),
             Entry::Report(report) => {
@@ -87,6 +92,9 @@ impl Pending {
             }
             Entry::Attempt(attempt) => self.change_message(attempt.queue_id, |message| {
                 message.attempts.retain(|other| !Arc::ptr_eq(other, attempt));
+            }),
+            Entry::Order(order) => self.change_message(order.queue_id, |message| {
+                message.orders.retain(|other| other != order);
             }),
             Entry::Bounce(bounce) => self.remove_bounce(bounce),
             Entry::Report(report) => {
@@ -192,6 +200,7 @@ impl Pending {
             if message.submission.is_none()
                 && message.attempts.is_empty()
                 && message.bounces.is_empty()
+                && message.orders.is_empty()
             {
                 self.messages.remove(&queue_id);
             }

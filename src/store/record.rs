@@ -43,6 +43,95 @@ pub struct Submission {
     /// Whether we mail a DSN to the reverse-path when recipients are given up.
     #[serde(default = "yes")]
     pub dsn: bool,
+    /// How it was submitted.
+    #[serde(default)]
+    pub source: Source,
+    /// What the app told us alone about it.
+    #[serde(default)]
+    pub control: Control,
+}
+
+/// How a mail was submitted; the words are EmailEngine's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// By SMTP.
+    #[default]
+    Smtp,
+    /// By HTTP.
+    Api,
+}
+
+/// What an app tells us alone about a mail: with control headers, or beside it over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control {
+    /// The mail is not relayed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_at: Option<Timestamp>,
+    /// Attempts after which a recipient is given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts_max: Option<u32>,
+    /// What makes it the same mail when it is submitted again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
+}
+
+impl Control {
+    /// The same with what `other` says where this says nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            send_at: self.send_at.or(other.send_at),
+            attempts_max: self.attempts_max.or(other.attempts_max),
+            idempotency: self.idempotency.or(other.idempotency),
+        }
+    }
+}
+
+/// The key under which an app submits a mail once, however often it tries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// The app's key.
+    pub key: String,
+    /// A hash over what was submitted with it, in hexadecimal.
+    pub fingerprint: String,
+}
+
+impl Submission {
+    /// When it was to be tried first: its age counts from there.
+    pub fn begins_at(&self) -> Timestamp {
+        begins_at(self.received_at, self.control.send_at)
+    }
+}
+
+/// When a mail that was taken over at `received_at` is to be tried first.
+pub fn begins_at(received_at: Timestamp, send_at: Option<Timestamp>) -> Timestamp {
+    send_at.map_or(received_at, |time| time.max(received_at))
+}
+
+/// What a person, or an app, has us do with a mail in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// The submission.
+    pub queue_id: QueueId,
+    /// When it was given.
+    pub at: Timestamp,
+    /// What is to be done.
+    pub action: OrderAction,
+}
+
+/// What can be ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderAction {
+    /// Nobody who waits is tried any more.
+    Cancel,
+    /// Everybody who waits is tried now, whether the mail was held or to be sent later.
+    Retry,
+    /// Nobody is tried until the mail is released.
+    Hold,
+    /// The mail goes on as if it had not been held.
+    Release,
 }
 
 /// Who wrote a mail.
@@ -459,6 +548,8 @@ pub struct Batch {
     pub notices: Vec<NoticeSent>,
     /// How far folders of mailboxes have been read; each takes the place of the last one.
     pub cursors: Vec<FolderCursor>,
+    /// What is ordered to be done with mails in the queue.
+    pub orders: Vec<Order>,
     /// What the bounces count for against their recipients; those of known ones are left out.
     pub strikes: Vec<Strike>,
     /// Suppressed addresses that somebody adds or takes away.

@@ -103,7 +103,7 @@ impl Spool {
                 self.release(Pin::Suppression(entry.key()));
             }
             Entry::Suppression(entry) => self.pin(Pin::Suppression(entry.key()), place),
-            Entry::Attempt(_) | Entry::Bounce(_) | Entry::Standing(..) => {}
+            Entry::Attempt(_) | Entry::Bounce(_) | Entry::Standing(..) | Entry::Order(_) => {}
         }
     }
 

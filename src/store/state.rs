@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Attempt, Bounce, Decision, Match};
+use super::record::{Attempt, Bounce, Decision, Match, Order, OrderAction};
 use crate::bounce::Action;
 use crate::mail::Timestamp;
 
@@ -14,6 +14,8 @@ pub enum State {
     Queued,
     /// An attempt failed; another will follow.
     Deferred,
+    /// It was taken out of the queue before anybody took it over.
+    Canceled,
     /// The next hop took it, which is not a delivery.
     Relayed,
     /// There is evidence that it was delivered.
@@ -34,6 +36,7 @@ impl State {
         match self {
             Self::Queued => "queued",
             Self::Deferred => "deferred",
+            Self::Canceled => "canceled",
             Self::Relayed => "relayed",
             Self::Delivered => "delivered",
             Self::Bounced => "bounced",
@@ -48,24 +51,35 @@ impl State {
         !matches!(self, Self::Queued | Self::Deferred)
     }
 
-    /// Whether nothing can change it any more, but for a report that calls a relayed one bounced.
+    /// Whether nothing can change it any more, but for a report that calls a relayed one bounced,
+    /// and the outcome of an attempt that was under way when the mail was canceled.
     pub const fn is_final(self) -> bool {
         matches!(
             self,
-            Self::Delivered | Self::Bounced | Self::Failed | Self::Expired | Self::Suppressed
+            Self::Canceled
+                | Self::Delivered
+                | Self::Bounced
+                | Self::Failed
+                | Self::Expired
+                | Self::Suppressed
         )
     }
 }
 
-/// The state of one recipient, from its attempts and bounces in any order.
+/// The state of one recipient, from its attempts and bounces and what was ordered, in any order.
 ///
 /// A queue-final state (`failed`, `expired`) never changes; otherwise bounced > delivered >
-/// relayed > deferred > queued.
+/// relayed > canceled > deferred > queued. So `canceled` stays, unless it turns out that the mail
+/// had gone all the same: an attempt was under way when that was ordered.
 pub fn of<'a>(
     attempts: impl IntoIterator<Item = &'a Attempt>,
     bounces: impl IntoIterator<Item = &'a Bounce>,
+    orders: impl IntoIterator<Item = &'a Order>,
 ) -> State {
     let mut state = State::Queued;
+    if orders.into_iter().any(|order| order.action == OrderAction::Cancel) {
+        state = State::Canceled;
+    }
     for attempt in attempts {
         state = state.max(match attempt.decision {
             Decision::Relayed => State::Relayed,

@@ -1,21 +1,26 @@
 //! The door: stamps a mail and takes it over.
 //!
 //! It knows no SMTP: whatever brings a mail offers it here, so that limits and durability are in
-//! one place. Today that is the session of `submission/session/`.
+//! one place. That is the session of `submission/session/`, and `http/routes/submit.rs`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::control::{self, BadControl};
+use super::once::Turns;
 use super::policy;
 use super::stamp::{self, Protocol, StampError, Stamping, Trace};
 use crate::clock::Clock;
 use crate::config::{DsnPolicy, LongLines, ReturnPathMode as Mode, Settings};
-use crate::mail::lines::LineLengths;
+use crate::mail::lines::{LineLengths, has_long_lines};
 use crate::mail::{EnhancedStatus, Envelope, MessageId, QueueId, Reply, Timestamp, header};
 use crate::maillog::{self, Line};
 use crate::metrics::Metrics;
 use crate::secret::random_u64;
-use crate::store::record::{HEADER_BYTES_MAX, Origin, ReturnPathMode, Submission};
+use crate::store::record::{
+    Control, HEADER_BYTES_MAX, Idempotency, Origin, ReturnPathMode, Source, Submission, begins_at,
+};
 use crate::store::{BodyWriter, Store, StoreError};
 
 /// Takes mails over; clones share the store.
@@ -24,6 +29,7 @@ pub struct Door {
     store: Store,
     clock: Clock,
     metrics: Metrics,
+    turns: Turns,
 }
 
 /// A mail that is offered: everything but its octets.
@@ -41,6 +47,8 @@ pub struct Offer {
     pub peer: Option<IpAddr>,
     /// The protocol it spoke.
     pub protocol: Protocol,
+    /// What was said about the mail beside it; what is not said here its header may say.
+    pub control: Control,
 }
 
 /// A mail that cannot be lost any more.
@@ -50,6 +58,10 @@ pub struct Accepted {
     pub queue_id: QueueId,
     /// Its Message-ID.
     pub message_id: MessageId,
+    /// When it is relayed at the earliest.
+    pub send_at: Timestamp,
+    /// Whether it was taken over before, under the same idempotency key.
+    pub is_repeated: bool,
 }
 
 /// Why a mail is not taken over.
@@ -82,6 +94,10 @@ pub enum Refusal {
         /// The address, or what stands in its place.
         sender: String,
     },
+    /// A control header cannot be followed.
+    ClientControl(BadControl),
+    /// Its idempotency key was used for another mail.
+    ClientKeyReused,
     /// The store cannot take it now.
     Store(StoreError),
     /// It was refused before, and has nothing more to say.
@@ -133,7 +149,7 @@ struct HeaderBuffer {
 impl Door {
     /// A door to `store`.
     pub fn new(store: Store, clock: Clock, metrics: Metrics) -> Self {
-        Self { store, clock, metrics }
+        Self { store, clock, metrics, turns: Turns::default() }
     }
 
     /// The store behind it.
@@ -158,13 +174,63 @@ impl Door {
         Intake { door: self.clone(), offer, queue_id, bytes: 0, state }
     }
 
+    /// What a mail would be relayed as, and its Message-ID. Nothing is taken over.
+    ///
+    /// # Errors
+    /// When it would be refused.
+    pub fn preview(&self, offer: Offer, mail: &[u8]) -> Result<(MessageId, Vec<u8>), Refusal> {
+        let intake = self.begin(offer);
+        intake.check_size(mail.len())?;
+        let mut buffer = HeaderBuffer::default();
+        let is_complete = buffer.push(mail);
+        intake.check_header(&buffer, is_complete)?;
+        let (mail_header, rest) = buffer.split();
+        let Submission { header, message_id, .. } = intake.stamped(mail_header)?;
+        let octets = [header.as_slice(), stamp::separator(rest), rest].concat();
+        let settings = &intake.offer.settings.submission;
+        if settings.long_lines == LongLines::Refuse && has_long_lines(&octets) {
+            return Err(Refusal::ClientLongLine);
+        }
+        Ok((message_id, octets))
+    }
+
+    /// The mail that an account has submitted under an idempotency key, if it has.
+    ///
+    /// # Errors
+    /// When that was another mail, or the store cannot be read.
+    pub async fn known(
+        &self,
+        account: &str,
+        once: &Idempotency,
+    ) -> Result<Option<Accepted>, Refusal> {
+        let since = self.clock.now().minus(IDEMPOTENCY_KEPT);
+        let (store, account, key) = (self.store.clone(), account.to_owned(), once.key.clone());
+        let found =
+            tokio::task::spawn_blocking(move || store.by_idempotency_key(&account, &key, since));
+        let panicked = |_error| Err(StoreError::Busy);
+        let Some(known) = found.await.unwrap_or_else(panicked).map_err(Refusal::Store)? else {
+            return Ok(None);
+        };
+        if known.control.idempotency.as_ref() != Some(once) {
+            return Err(Refusal::ClientKeyReused);
+        }
+        Ok(Some(Accepted {
+            queue_id: known.queue_id,
+            send_at: known.begins_at(),
+            message_id: known.message_id,
+            is_repeated: true,
+        }))
+    }
+
     /// Takes a whole mail.
     ///
     /// # Errors
     /// When it is refused; nothing of it is kept then.
     pub async fn submit(&self, offer: Offer, mail: &[u8]) -> Result<Accepted, Refusal> {
         let mut intake = self.begin(offer);
-        intake.write(mail).await?;
+        for piece in mail.chunks(PIECE_BYTES) {
+            intake.write(piece).await?;
+        }
         intake.finish().await
     }
 }
@@ -201,35 +267,65 @@ impl Intake {
     }
 
     async fn take(&mut self, octets: &[u8]) -> Result<(), Refusal> {
-        let bytes_max = self.offer.settings.submission.message_bytes_max;
+        self.check_size(octets.len())?;
         self.bytes = self.bytes.saturating_add(u64::try_from(octets.len()).unwrap_or(u64::MAX));
-        if bytes_max > 0 && self.bytes > bytes_max {
-            return Err(Refusal::ClientMailTooLarge { bytes_max });
-        }
         match &mut self.state {
             State::Over => Err(Refusal::Over),
             State::Body(stored) => stored.writer.write(octets).await,
             State::Header(buffer) => {
+                let mut buffer = std::mem::take(buffer);
                 let is_complete = buffer.push(octets);
-                // An incomplete header is all there is.
-                let header_len = if is_complete { buffer.line_start } else { buffer.octets.len() };
-                let bytes_max = self.offer.settings.submission.header_bytes_max;
-                if header_len > bytes_max {
-                    return Err(Refusal::ClientHeaderTooLarge { bytes_max });
-                }
+                self.check_header(&buffer, is_complete)?;
                 if is_complete {
-                    let buffer = std::mem::take(buffer);
                     self.open_body(&buffer).await?;
+                } else {
+                    self.state = State::Header(buffer);
                 }
                 Ok(())
             }
         }
     }
 
+    /// Whether so many octets more are not too many.
+    fn check_size(&self, more: usize) -> Result<(), Refusal> {
+        let bytes_max = self.offer.settings.submission.message_bytes_max;
+        let bytes = self.bytes.saturating_add(u64::try_from(more).unwrap_or(u64::MAX));
+        if bytes_max > 0 && bytes > bytes_max {
+            return Err(Refusal::ClientMailTooLarge { bytes_max });
+        }
+        Ok(())
+    }
+
+    fn check_header(&self, buffer: &HeaderBuffer, is_complete: bool) -> Result<(), Refusal> {
+        // An incomplete header is all there is.
+        let header_len = if is_complete { buffer.line_start } else { buffer.octets.len() };
+        let bytes_max = self.offer.settings.submission.header_bytes_max;
+        if header_len > bytes_max {
+            return Err(Refusal::ClientHeaderTooLarge { bytes_max });
+        }
+        Ok(())
+    }
+
     /// Stamps the header and writes what there is of the mail.
     async fn open_body(&mut self, buffer: &HeaderBuffer) -> Result<(), Refusal> {
         let (mail_header, rest) = buffer.split();
-        let Offer { settings, account, .. } = &self.offer;
+        let mut submission = self.stamped(mail_header)?;
+        let body = self.door.store.body_writer(self.queue_id);
+        let long_lines = self.offer.settings.submission.long_lines;
+        let mut writer = MailWriter { body, lines: LineLengths::default(), long_lines };
+        for piece in [&submission.header, stamp::separator(rest), rest] {
+            if !piece.is_empty() {
+                writer.write(piece).await?;
+            }
+        }
+        submission.header.truncate(HEADER_BYTES_MAX);
+        self.state = State::Body(Box::new(Stored { writer, submission }));
+        Ok(())
+    }
+
+    /// The record of the mail, with its whole header as it leaves.
+    fn stamped(&self, mail_header: &[u8]) -> Result<Submission, Refusal> {
+        let Offer { settings, account, envelope, .. } = &self.offer;
         let fields_max = settings.submission.header_fields_max;
         if header::fields(mail_header).count() > fields_max {
             return Err(Refusal::ClientHeaderFields { fields_max });
@@ -239,26 +335,21 @@ impl Intake {
             return Err(Refusal::ClientSender { sender });
         }
         let now = self.door.clock.now();
-        let stamping = self.stamping(now);
+        let ahead_max = settings.queue.send_at_max.duration();
+        let said = control::of_header(mail_header, envelope, now, ahead_max)
+            .map_err(Refusal::ClientControl)?;
+        let control = self.offer.control.clone().or(said);
+        let stamping = self.stamping(now, begins_at(now, control.send_at));
         let mut stamped = stamp::stamp(mail_header, &stamping)
             .map_err(|StampError::Loop { received }| Refusal::ClientLoop { received })?;
-        let body = self.door.store.body_writer(self.queue_id);
-        let long_lines = settings.submission.long_lines;
-        let mut writer = MailWriter { body, lines: LineLengths::default(), long_lines };
-        for piece in [&stamped.header, stamp::separator(rest), rest] {
-            if !piece.is_empty() {
-                writer.write(piece).await?;
-            }
-        }
         let mut meta = account.map(|account| account.meta.clone()).unwrap_or_default();
         meta.append(&mut stamped.meta);
-        stamped.header.truncate(HEADER_BYTES_MAX);
-        let submission = Submission {
+        Ok(Submission {
             queue_id: self.queue_id,
             message_id: stamped.message_id,
             account: self.offer.account.clone(),
             received_at: now,
-            envelope: self.offer.envelope.clone(),
+            envelope: envelope.clone(),
             header: stamped.header,
             size_bytes: 0,
             long_lines: false,
@@ -271,9 +362,12 @@ impl Intake {
                 Mode::Plus => ReturnPathMode::Plus,
             },
             dsn: account.is_none_or(|account| account.dsn == DsnPolicy::Mail),
-        };
-        self.state = State::Body(Box::new(Stored { writer, submission }));
-        Ok(())
+            source: match self.offer.protocol {
+                Protocol::Http => Source::Api,
+                Protocol::Smtp | Protocol::Esmtp { .. } => Source::Smtp,
+            },
+            control,
+        })
     }
 
     async fn settle(&mut self) -> Result<Accepted, Refusal> {
@@ -288,8 +382,23 @@ impl Intake {
         let Stored { writer: MailWriter { body, lines, .. }, mut submission } = *stored;
         submission.size_bytes = body.len();
         submission.long_lines = lines.has_long();
-        let accepted =
-            Accepted { queue_id: self.queue_id, message_id: submission.message_id.clone() };
+        // Held until the mail is on disk: who comes with the same key then finds it.
+        let _turn = match &submission.control.idempotency {
+            None => None,
+            Some(once) => {
+                let turn = self.door.turns.wait(&submission.account, &once.key).await;
+                if let Some(known) = self.door.known(&submission.account, once).await? {
+                    return Ok(known);
+                }
+                Some(turn)
+            }
+        };
+        let accepted = Accepted {
+            queue_id: self.queue_id,
+            message_id: submission.message_id.clone(),
+            send_at: submission.begins_at(),
+            is_repeated: false,
+        };
         let body = body.finish().await.map_err(Refusal::Store)?;
         let size_bytes = submission.size_bytes;
         let ticket = self.door.store.accept(submission, body).map_err(Refusal::Store)?;
@@ -303,11 +412,12 @@ impl Intake {
         Ok(accepted)
     }
 
-    fn stamping(&self, now: crate::mail::Timestamp) -> Stamping<'_> {
+    fn stamping(&self, now: Timestamp, date: Timestamp) -> Stamping<'_> {
         let Offer { settings, envelope, helo, peer, protocol, .. } = &self.offer;
         Stamping {
             queue_id: self.queue_id,
             now,
+            date,
             random: random_u64(),
             hostname: &settings.hostname,
             message_id_domain: settings.message_id_domain(),
@@ -418,6 +528,9 @@ impl Refusal {
             Self::ClientLongLine => Reply::new(554, status(5, 6, 0), self.to_string()),
             Self::ClientLoop { .. } => Reply::new(554, status(5, 4, 6), self.to_string()),
             Self::ClientSender { .. } => Reply::new(550, status(5, 7, 1), self.to_string()),
+            Self::ClientControl(_) | Self::ClientKeyReused => {
+                Reply::new(554, status(5, 6, 0), self.to_string())
+            }
             Self::Store(error) => store_reply(error),
             Self::Over => Reply::new(451, status(4, 3, 0), "the mail was refused before its end"),
         }
@@ -457,6 +570,12 @@ impl std::fmt::Display for Refusal {
                 let sender: String = header::sanitized(sender).chars().take(100).collect();
                 write!(f, "this account may not send as <{sender}> (From)")
             }
+            Self::ClientControl(BadControl { field, expected }) => {
+                write!(f, "{field} must be {expected}")
+            }
+            Self::ClientKeyReused => {
+                f.write_str("this idempotency key was used for another mail in the last 48 hours")
+            }
             Self::Store(_) => f.write_str("cannot store the mail"),
             Self::Over => f.write_str("the mail was refused before its end"),
         }
@@ -482,6 +601,11 @@ fn reason_chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Octets of a whole mail that are taken at a time, so that no more than its header is gathered.
+const PIECE_BYTES: usize = 65_536;
+/// How long an idempotency key stands for its mail.
+const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(48 * 3600);
 
 #[cfg(test)]
 mod tests {

@@ -76,7 +76,7 @@ pub fn forbidden_from(account: Option<&Account>, mail_header: &[u8]) -> Option<S
 ///
 /// What is not well formed yields more entries rather than fewer, so that no reading of it by
 /// another program goes unchecked.
-fn mailboxes(list: &str) -> Vec<String> {
+pub fn mailboxes(list: &str) -> Vec<String> {
     let (mut found, mut plain, mut angle) = (Vec::new(), String::new(), None::<String>);
     let (mut quoted, mut escaped) = (false, false);
     for c in without_comments(list).chars() {
@@ -118,6 +118,7 @@ mod tests {
         Account {
             name: "app".to_owned(),
             password_hash: String::new(),
+            from: None,
             allowed_senders: allowed.iter().map(|text| (*text).to_owned()).collect(),
             dsn: crate::config::DsnPolicy::Mail,
             messages_per_minute_max: None,

@@ -17,6 +17,8 @@ pub struct Stamping<'a> {
     pub queue_id: QueueId,
     /// When it is taken over.
     pub now: Timestamp,
+    /// The `Date` of a mail that has none: when it is sent.
+    pub date: Timestamp,
     /// Makes a stamped Message-ID unguessable.
     pub random: u64,
     /// The name behind `by` in `Received`.
@@ -104,7 +106,7 @@ pub fn stamp(header: &[u8], stamping: &Stamping<'_>) -> Result<Stamped, StampErr
         out.extend_from_slice(format!("Message-ID: {message_id}\r\n").as_bytes());
     }
     if kept_date.is_none() {
-        out.extend_from_slice(format!("Date: {}\r\n", stamping.now.rfc5322()).as_bytes());
+        out.extend_from_slice(format!("Date: {}\r\n", stamping.date.rfc5322()).as_bytes());
     }
     let kept_id = kept_id.map(|(_id, raw)| raw);
     // The first valid one stays, where it is: the others are told from it by their place.
@@ -328,6 +330,7 @@ mod tests {
         Stamping {
             queue_id: QueueId::new(now, 7),
             now,
+            date: now,
             random: 0xabcd,
             hostname: "relay.example.com",
             message_id_domain: "id.example.com",

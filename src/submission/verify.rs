@@ -170,6 +170,7 @@ mod tests {
         Account {
             name: name.to_owned(),
             password_hash: password_hash.to_owned(),
+            from: None,
             allowed_senders: Vec::new(),
             dsn: DsnPolicy::Mail,
             messages_per_minute_max: None,

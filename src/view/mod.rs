@@ -17,6 +17,7 @@ use crate::store::record::{Bounce, Submission};
 use crate::store::state::State;
 pub use event::{EVENT_NAMES, Told, cursor, event_name, place_of};
 pub use mailbox::mailbox;
+pub use outbox::{canceled, outbox_entry, submitted};
 use recipient::AttemptsAs;
 pub use recipient::Evidence;
 pub use report::{report, report_summary};
@@ -44,6 +45,7 @@ macro_rules! object {
 // After the macro, which they use.
 mod event;
 mod mailbox;
+mod outbox;
 mod recipient;
 mod report;
 mod suppression;
@@ -145,6 +147,9 @@ pub fn timeline(
         "reports": reports,
         "messageHeaders": message_headers(mail),
         "aliases": aliases(record),
+        "sendAt": mail.control.send_at.map(Timestamp::rfc3339),
+        "deliveryAttempts": mail.control.attempts_max,
+        "orders": orders(record),
         "meta": meta(mail),
         "aliasOf": alias_of(record, by_alias),
     }
@@ -186,7 +191,8 @@ pub fn is_closed(record: &MessageRecord, closing: Closing) -> bool {
 
 /// Counts what is known of a submission; it grows with every piece of evidence.
 pub fn version(record: &MessageRecord) -> usize {
-    record.attempts.len().saturating_add(record.bounces.len())
+    let seen = record.attempts.len().saturating_add(record.bounces.len());
+    seen.saturating_add(record.orders.len())
 }
 
 fn response(bounce: &Bounce) -> Value {
@@ -227,7 +233,9 @@ fn bounces(record: &MessageRecord, wanted: fn(&Bounce) -> bool) -> Vec<Value> {
 fn are_closed(recipients: &[Evidence<'_>], closing: Closing) -> bool {
     recipients.iter().all(|recipient| match recipient.state() {
         State::Queued | State::Deferred => false,
-        State::Failed | State::Expired | State::Suppressed | State::Bounced => true,
+        State::Canceled | State::Failed | State::Expired | State::Suppressed | State::Bounced => {
+            true
+        }
         State::Relayed | State::Delivered => {
             recipient.last_news().is_some_and(|last| closing.now.since(last) >= closing.window)
         }
@@ -243,6 +251,17 @@ fn headers(fields: impl Iterator<Item = (String, String)>) -> Value {
         }
     }
     Value::Object(map)
+}
+
+/// What was ordered to be done with it in the queue; absent without any.
+fn orders(record: &MessageRecord) -> Option<Vec<Value>> {
+    let shown = record.orders.iter().map(|order| {
+        object! {
+            "date": order.at.rfc3339(),
+            "action": order.action,
+        }
+    });
+    (!record.orders.is_empty()).then(|| shown.collect())
 }
 
 fn meta(submission: &Submission) -> Option<&BTreeMap<String, String>> {

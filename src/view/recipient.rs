@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::put;
 use crate::mail::{Recipient, RecipientDsn, Reply, Timestamp};
 use crate::store::MessageRecord;
-use crate::store::record::{Attempt, Bounce, Decision, Match};
+use crate::store::record::{Attempt, Bounce, Decision, Match, Order};
 use crate::store::state::{self, State};
 
 /// All that is known of one recipient.
@@ -18,6 +18,7 @@ pub struct Evidence<'a> {
     pub attempts: Vec<&'a Attempt>,
     /// Every bounce and all delivery news, oldest first.
     pub bounces: Vec<&'a Bounce>,
+    orders: &'a [Order],
 }
 
 /// How attempts are shown.
@@ -46,6 +47,7 @@ impl<'a> Evidence<'a> {
                 asked: recipient,
                 attempts: attempts.remove(&index).unwrap_or_default(),
                 bounces: bounces.remove(&index).unwrap_or_default(),
+                orders: &record.orders,
             })
             .collect()
     }
@@ -55,7 +57,7 @@ impl<'a> Evidence<'a> {
         if self.asked.is_suppressed {
             return State::Suppressed;
         }
-        state::of(self.attempts.iter().copied(), self.bounces.iter().copied())
+        state::of(self.attempts.iter().copied(), self.bounces.iter().copied(), self.orders)
     }
 
     /// When the last news came.
@@ -134,7 +136,7 @@ fn next_attempt(attempt: &Attempt) -> Option<String> {
     }
 }
 
-fn reply(reply: &Reply) -> Value {
+pub(super) fn reply(reply: &Reply) -> Value {
     object! {
         "message": reply.to_string(),
         "status": reply.status,

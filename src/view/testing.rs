@@ -54,6 +54,8 @@ pub(super) fn mail(recipients: &[&str]) -> Submission {
         client: None,
         return_path: ReturnPathMode::Verp,
         dsn: true,
+        source: Default::default(),
+        control: Default::default(),
     }
 }
 
@@ -118,5 +120,5 @@ pub(super) fn tried(recipient: u32, number: u32, reply: &str, decision: Decision
 /// The mail for two recipients, and what became of it.
 pub(super) fn record(attempts: Vec<Attempt>, bounces: Vec<Bounce>) -> MessageRecord {
     let submission = mail(&["unknown@ethereal.email", "known@ethereal.email"]);
-    MessageRecord { submission, attempts, bounces }
+    MessageRecord { submission, attempts, bounces, orders: Vec::new() }
 }

@@ -123,6 +123,8 @@ fn submission(store: &Store, id: &str, now: Timestamp) -> Submission {
         client: None,
         return_path: rebound::store::record::ReturnPathMode::Verp,
         dsn: true,
+        source: Default::default(),
+        control: Default::default(),
     }
 }
 

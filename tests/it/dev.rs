@@ -9,15 +9,15 @@ use serde_json::Value;
 use crate::harness::{SOON, TempDir, daemon, free_port, program, run, signal, wait_for};
 
 /// A running `rebound dev` on free ports.
-struct Dev {
+pub(crate) struct Dev {
     dir: TempDir,
     child: Child,
     smtp: SocketAddr,
-    http: SocketAddr,
+    pub(crate) http: SocketAddr,
 }
 
 impl Dev {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = TempDir::new("dev");
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         let (smtp, inbound, http) = (address(), address(), address());

@@ -45,4 +45,5 @@ mod reports;
 #[cfg(test)]
 mod scanners;
 #[cfg(test)]
+mod submit;
 mod suppressions;

@@ -153,6 +153,37 @@ fn who_is_suppressed_is_refused_also_after_a_kill_and_the_others_get_their_mail(
 }
 
 #[test]
+fn over_http_who_is_suppressed_is_shown_as_such_and_the_others_get_the_mail() {
+    let (sink, mut daemon) = start(reject);
+    send_to(&daemon, "gone@dest.test", "failed");
+    let submitted = |daemon: &Daemon, to: &[&str]| {
+        let to: Vec<Value> = to.iter().map(|to| json!({ "address": to })).collect();
+        let from = json!({ "address": APP });
+        let mail = json!({ "from": from, "to": to, "subject": "for some", "text": "x" });
+        let path = "/v1/account/default/submit";
+        let (status, answer) = ask(daemon, "POST", path, "", &mail.to_string());
+        assert_eq!(status, 200, "{answer}");
+        answer["queueId"].as_str().unwrap().to_owned()
+    };
+    let some = submitted(&daemon, &["gone@dest.test", "good@dest.test"]);
+    daemon.await_states(&some, &["suppressed", "relayed"]);
+    assert_eq!(sink.wait_for_text("Subject: for some\r\n").to, ["good@dest.test"]);
+    let alone = submitted(&daemon, &["gone@dest.test"]);
+    for _ in 0..2 {
+        let shown = daemon.await_states(&alone, &["suppressed"]);
+        assert_eq!(
+            (&shown["final"], &shown["recipients"][0]["attempts"]),
+            (&json!(true), &json!([]))
+        );
+        let (_, queue) = daemon.get("/v1/outbox");
+        assert_eq!(queue["total"], 0, "{queue}");
+        daemon.kill();
+        daemon.restart();
+    }
+    daemon.await_states(&some, &["suppressed", "relayed"]);
+}
+
+#[test]
 fn an_entry_ends_with_its_time_or_by_hand() {
     let (_sink, daemon) = start(|config| reject(config).set("suppression", "expire", "\"8s\""));
     send_to(&daemon, "gone@dest.test", "failed");

@@ -3,6 +3,7 @@
 
 pub(super) mod page;
 mod schemas;
+mod submitting;
 
 use serde_json::{Map, Value, json};
 

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::submitting::SUBMITTING;
 use crate::bounce::RecommendedAction;
 use crate::http::operation::{Field, Schema, Shape};
 use crate::http::routes::{CAPTURED_BY, QUEUE_ID_PATTERN, categories, faults};
@@ -12,7 +13,7 @@ use crate::view::EVENT_NAMES;
 
 /// All of them.
 pub(super) fn all() -> impl Iterator<Item = &'static Schema> {
-    [ERROR, MAILS, BOUNCES, REPORTS, EVENTS, SUPPRESSIONS, MAILBOXES, OPERATION]
+    [ERROR, SUBMITTING, MAILS, BOUNCES, REPORTS, EVENTS, SUPPRESSIONS, MAILBOXES, OPERATION]
         .into_iter()
         .flatten()
 }
@@ -25,21 +26,22 @@ pub(super) fn of_path_parameter(name: &str) -> Value {
     }
 }
 
-const TEXT: Shape = Shape::Text;
-const TEXTS: Shape = Shape::List(&Shape::Text);
-const TIME: Shape = Shape::Time;
-const FLAG: Shape = Shape::Flag;
-const NUMBER: Shape = Shape::Number;
-const ID: Shape = Shape::Pattern(QUEUE_ID_PATTERN);
+pub(super) const TEXT: Shape = Shape::Text;
+pub(super) const TEXTS: Shape = Shape::List(&Shape::Text);
+pub(super) const TIME: Shape = Shape::Time;
+pub(super) const FLAG: Shape = Shape::Flag;
+pub(super) const NUMBER: Shape = Shape::Number;
+pub(super) const ID: Shape = Shape::Pattern(QUEUE_ID_PATTERN);
 const IDS: Shape = Shape::List(&ID);
 const HEADERS: Shape = Shape::Map(&TEXTS);
 const META: Shape = Shape::Map(&TEXT);
 const STATUS: Shape = Shape::Pattern("^[245]\\.[0-9]{1,3}\\.[0-9]{1,3}$");
-const CODE: Shape = Shape::Between(100, 999, None);
+pub(super) const CODE: Shape = Shape::Between(100, 999, None);
 const ACTION: Shape = Shape::OneOf(&["failed", "delayed", "delivered", "relayed", "expanded"]);
-const STATE: Shape = Shape::OneOf(&[
+pub(super) const STATE: Shape = Shape::OneOf(&[
     "queued",
     "deferred",
+    "canceled",
     "relayed",
     "delivered",
     "bounced",
@@ -64,15 +66,19 @@ const VERDICT: Shape =
     Shape::OneOf(&["bounce", "delayed", "delivered", "complaint", "autoreply", "mdn", "other"]);
 const CAUGHT: Shape = Shape::OneOf(CAPTURED_BY);
 
-const fn has(name: &'static str, shape: Shape, about: &'static str) -> Field {
+pub(super) const fn has(name: &'static str, shape: Shape, about: &'static str) -> Field {
     Field { name, shape, is_always: true, about }
 }
 
-const fn may(name: &'static str, shape: Shape, about: &'static str) -> Field {
+pub(super) const fn may(name: &'static str, shape: Shape, about: &'static str) -> Field {
     Field { name, shape, is_always: false, about }
 }
 
-const fn schema(name: &'static str, about: &'static str, fields: &'static [Field]) -> Schema {
+pub(super) const fn schema(
+    name: &'static str,
+    about: &'static str,
+    fields: &'static [Field],
+) -> Schema {
     Schema { name, about, fields }
 }
 
@@ -164,6 +170,9 @@ const MAILS: &[Schema] = &[
             has("reports", Shape::List(&Shape::Of("ReportSummary")), "What came back about it"),
             has("messageHeaders", HEADERS, "Its header: lower-case names, values in order"),
             may("aliases", TEXTS, "Message-IDs that next hops gave it instead of its own"),
+            may("sendAt", TIME, "When it was to be sent"),
+            may("deliveryAttempts", NUMBER, "How often it is tried at most"),
+            may("orders", Shape::List(&Shape::Of("Order")), "What people had done with it"),
             may("meta", META, "Its X-Rebound-Meta-* fields"),
             may("aliasOf", TEXT, "Its own Message-ID, where an alias was asked for"),
             may("otherSubmissions", Shape::List(&Shape::Of("Submission")), "Older ones of the id"),

@@ -7,11 +7,13 @@ mod health;
 mod known;
 mod mailboxes;
 mod messages;
+mod outbox;
 mod page;
 mod reports;
 mod reread;
 mod search;
 mod stream;
+mod submit;
 mod suppressions;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -51,6 +53,8 @@ pub(super) fn routes() -> Vec<Route> {
         reports::routes(),
         events::routes(),
         reread::routes(),
+        submit::routes(),
+        outbox::routes(),
         suppressions::routes(),
         mailboxes::routes(),
         health::routes(),
@@ -62,7 +66,8 @@ pub(super) fn routes() -> Vec<Route> {
 /// Serves all routes, each to those who may ask.
 pub(super) fn router(state: HttpState) -> Router {
     // The pages are for people, and not in the document.
-    let mut router = if state.inner.has_page { page::router(state.clone()) } else { Router::new() };
+    let mut router =
+        if state.inner.has_page { page::router(state.clone()) } else { Router::new() };
     for route in routes() {
         let needing = |scope| middleware::from_fn_with_state((state.clone(), scope), let_in);
         let methods = match route.access {

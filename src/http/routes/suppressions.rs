@@ -11,14 +11,15 @@ use super::{
     look_up, not_found,
 };
 use crate::http::auth::Caller;
+use crate::http::body::{self, BodyLimits, Whole};
+use crate::http::csv;
 use crate::http::error::Field;
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
 use crate::http::query::{Query, decode};
 use crate::http::tokens::Scope;
-use crate::http::{body, csv};
 use crate::mail::{Address, Timestamp};
-use crate::store::suppressions::{ByHand, ByHandChange, Suppression};
-use crate::submission::DEFAULT_ACCOUNT;
+use crate::store::suppressions::{ByHand, ByHandChange, Suppression, SuppressionPolicy};
+use crate::submission::{DEFAULT_ACCOUNT, suppression_policy};
 use crate::view;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -52,7 +53,7 @@ async fn list(
     let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
     let after = query.value("cursor").map(cursor).transpose()?;
     let as_table = accepts(request.headers(), CSV);
-    let (now, policy) = (state.inner.clock.now(), state.inner.suppression);
+    let (now, policy) = (state.inner.clock.now(), policy(&state));
     let max = if as_table { usize::MAX } else { page_size };
     let found = look_up(&state, move |store| {
         let is_wanted = |entry: &Suppression| {
@@ -93,8 +94,13 @@ async fn add(
 ) -> Result<Response, ApiError> {
     let query = Query::of(request.uri(), &ADD)?;
     let account = caller.asks_of(query.value("account"))?;
-    let is_table = is_table(&request);
-    let octets = body::read(&state, request).await?;
+    let (parts, body) = request.into_parts();
+    let limits = BodyLimits::of(&state.inner.settings.borrow().http);
+    let kinds = [body::JSON, CSV];
+    let whole = body::read_one_of(&kinds, body, &parts.headers, &state.memory, limits).await?;
+    let is_table = body::is(&parts.headers, CSV);
+    // Its share of the memory is kept until all is written.
+    let Whole { octets, share: _share } = whole;
     let text = std::str::from_utf8(&octets);
     let text = text.map_err(|_error| ApiError::field("body", "the body is not UTF-8"))?;
     if is_table {
@@ -106,7 +112,7 @@ async fn add(
     let change = entry(text, &caller, account.as_deref())?;
     let key = named(&change);
     commit(&state, vec![change]).await?;
-    let (now, policy) = (state.inner.clock.now(), state.inner.suppression);
+    let (now, policy) = (state.inner.clock.now(), policy(&state));
     let held = state.inner.store.suppression(&key.0, &key.1);
     Ok(answer(held.map(|held| view::suppression(&held, policy, now)).unwrap_or_default()))
 }
@@ -133,6 +139,10 @@ async fn remove(
     Ok(answer(shown))
 }
 
+fn policy(state: &HttpState) -> SuppressionPolicy {
+    suppression_policy(&state.inner.settings.borrow().suppression)
+}
+
 /// An address in the form in which addresses are compared.
 fn address(text: &str) -> Result<String, ApiError> {
     let parsed = Address::parse(text.trim());
@@ -154,12 +164,6 @@ fn cursor(text: &str) -> Result<(String, String), ApiError> {
     let wrong = "\"cursor\" must be one that a page gave";
     let (account, recipient) = parts.ok_or_else(|| ApiError::field("cursor", wrong))?;
     Ok((account.to_owned(), recipient.to_owned()))
-}
-
-fn is_table(request: &Request) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let kind = kind.and_then(|kind| kind.split(';').next());
-    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(CSV))
 }
 
 fn named(change: &ByHandChange) -> (String, String) {

@@ -84,6 +84,8 @@ fn submission(
         client: None,
         return_path: ReturnPathMode::Preserve,
         dsn: false,
+        source: Default::default(),
+        control: Default::default(),
     }
 }
 

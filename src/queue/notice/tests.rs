@@ -45,6 +45,8 @@ fn original(reverse_path: &str, recipients: &[&str], mail_header: &str) -> Submi
         client: None,
         return_path: ReturnPathMode::Verp,
         dsn: true,
+        source: Default::default(),
+        control: Default::default(),
     }
 }
 
@@ -69,6 +71,7 @@ fn attempt(stage: Stage, reply: Option<&str>, error: Option<&str>) -> Attempt {
 
 fn recipient(address: &str, state: State, last: Attempt) -> LiveRecipient {
     LiveRecipient {
+        under_way: false,
         address: Address::parse(address).unwrap(),
         state,
         attempts: if state == State::Failed { 1 } else { 52 },

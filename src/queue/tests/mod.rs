@@ -1,6 +1,7 @@
 //! The queue with a real store, a scripted next hop and a clock that stands still.
 
 mod dsn;
+mod orders;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -96,6 +97,8 @@ impl Bench {
             client: None,
             return_path: ReturnPathMode::Preserve,
             dsn: true,
+            source: Default::default(),
+            control: Default::default(),
         };
         change(&mut submission);
         let mut body = store.body_writer(queue_id);
@@ -123,7 +126,7 @@ impl Bench {
             let attempts = record.attempts.iter().filter(|attempt| attempt.recipient == index);
             let bounces = record.bounces.iter();
             let bounces = bounces.filter(|bounce| bounce.recipient_index == Some(index));
-            state::of(attempts, bounces)
+            state::of(attempts, bounces, &record.orders)
         };
         recipients.map(of).collect()
     }
@@ -302,6 +305,9 @@ fn live(queue_id: QueueId, reverse_path: ReversePath) -> crate::store::LiveMessa
         body: BodyKind::SevenBit,
         smtputf8: false,
         dsn_asked: MailDsn::default(),
+        send_at: None,
+        attempts_max: None,
+        held: false,
         delay_notices: 0,
         recipients: Vec::new(),
     }

@@ -7,18 +7,18 @@ use crate::store::state::State;
 
 /// How a store is left before it is opened again.
 #[derive(Clone, Copy, Debug)]
-enum Leaving {
+pub(super) enum Leaving {
     Running,
     Indexed,
     Crashed,
     Closed,
 }
 
-const LEAVINGS: [Leaving; 4] =
+pub(super) const LEAVINGS: [Leaving; 4] =
     [Leaving::Running, Leaving::Indexed, Leaving::Crashed, Leaving::Closed];
 
 /// The store after it was left this way.
-async fn left(dir: &TempDir, store: Store, how: Leaving) -> Store {
+pub(super) async fn left(dir: &TempDir, store: Store, how: Leaving) -> Store {
     match how {
         Leaving::Running => store,
         Leaving::Indexed => {

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod feed;
+mod orders;
 mod search;
 mod suppressions;
 mod upkeep;
@@ -95,6 +96,8 @@ pub(super) fn submission(queue_id: QueueId, to: &[&str]) -> Submission {
         client: None,
         return_path: ReturnPathMode::Preserve,
         dsn: true,
+        source: Default::default(),
+        control: Default::default(),
     }
 }
 

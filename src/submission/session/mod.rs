@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::door::{Accepted, Door, Intake, Offer, store_reply};
+use super::checks::Checks;
+use super::door::{Accepted, Door, Intake, Offer};
 use super::guards::Guards;
 use super::policy::{self, Admission, WithoutAuth};
-use super::rates::Counted;
 use super::stamp::Protocol;
 use super::verify::{Verified, Verifier};
 use crate::config::{BareNewline, Network, Settings};
@@ -18,6 +18,7 @@ use crate::maillog::{self, Line};
 use crate::smtp::{
     Auth, Hello, HelloKind, MailCommand, Peer, ScramChallenge, ScramProof, Service, SessionOptions,
 };
+use crate::store::record::Control;
 
 /// What one connection knows.
 pub struct Session {
@@ -93,24 +94,16 @@ impl Session {
         if self.account.is_none() && self.admission.without_auth == WithoutAuth::Refused {
             return Err(Reply::new(530, NOT_ALLOWED, "authentication required"));
         }
-        let account = self.settings.account(self.account_name());
-        match &mail.reverse_path {
-            // RFC 5321 §4.5.5: a report of the app's own; its From is looked at all the same.
-            ReversePath::Null(()) => Ok(()),
-            ReversePath::Address(sender) if policy::may_send_as(account, sender) => Ok(()),
-            ReversePath::Address(sender) => {
-                let text = format!("this account may not send as <{sender}>");
-                Err(Reply::new(553, NOT_ALLOWED, text))
-            }
-        }
-        .and_then(|()| {
-            let size_bytes = mail.size_bytes.unwrap_or_default();
-            self.door.store().can_accept(size_bytes).map_err(|error| store_reply(&error))
-        })
+        self.checks().sender(&mail.reverse_path, mail.size_bytes.unwrap_or_default())
     }
 
-    fn count(&self, counted: Counted) -> Result<(), Reply> {
-        self.guards.rates.count(&self.settings, self.account_name(), counted, self.door.now())
+    fn checks(&self) -> Checks<'_> {
+        Checks {
+            settings: &self.settings,
+            door: &self.door,
+            guards: &self.guards,
+            account: self.account_name(),
+        }
     }
 
     fn log_rejected(&self, from: Option<&ReversePath>, to: Option<&Address>, reply: &Reply) {
@@ -179,6 +172,7 @@ impl Session {
             helo: self.hello.as_ref().map(|hello| hello.name.clone()),
             peer: self.peer.address,
             protocol,
+            control: Control::default(),
         }
     }
 }
@@ -240,7 +234,7 @@ impl Service for Session {
 
     async fn mail(&mut self, mail: &MailCommand) -> Result<(), Reply> {
         self.reset();
-        let checked = self.check_sender(mail).and_then(|()| self.count(Counted::Message));
+        let checked = self.check_sender(mail).and_then(|()| self.checks().count_message());
         match &checked {
             Ok(()) => self.mail = Some(mail.clone()),
             Err(reply) => self.log_rejected(Some(&mail.reverse_path), None, reply),
@@ -256,10 +250,7 @@ impl Service for Session {
         }
         let address = &recipient.address;
         let suppressed = self.door.suppressed(&self.settings, self.account_name(), address);
-        let counted = match suppressed {
-            Some(reply) => Err(reply),
-            None => self.count(Counted::Recipient),
-        };
+        let counted = suppressed.map_or_else(|| self.checks().count_recipient(), Err);
         match &counted {
             Ok(()) => self.recipients.push(recipient.clone()),
             Err(reply) => {
@@ -303,7 +294,7 @@ impl Service for Session {
 
 /// `250 2.0.0 Ok: queued as <queue id> <message-id>`.
 fn queued_reply(accepted: &Accepted) -> Reply {
-    let Accepted { queue_id, message_id } = accepted;
+    let Accepted { queue_id, message_id, .. } = accepted;
     let with_id = format!("Ok: queued as {queue_id} {message_id}");
     // RFC 5321 §4.5.3.1.5; what is not ASCII needs more than this client may have (RFC 6531 §3.7).
     let fits = with_id.len() <= REPLY_TEXT_BYTES_MAX && with_id.is_ascii();

@@ -49,6 +49,7 @@ impl Stage {
         self.settings.account.push(Account {
             name: "app".to_owned(),
             password_hash: secret::hash_password(b"secret").unwrap(),
+            from: None,
             allowed_senders: allowed_senders.iter().map(|text| (*text).to_owned()).collect(),
             dsn: DsnPolicy::Never,
             messages_per_minute_max: None,
@@ -365,12 +366,43 @@ async fn a_recipient_named_twice_gets_the_mail_once() {
     stage.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn control_headers_are_followed_and_do_not_leave() {
+    let stage = Stage::new();
+    let mail = "X-EE-Send-At: 2022-10-13T00:00:00Z\r\nSubject: x\r\n\
+                X-EE-Delivery-Attempts: 3\r\nX-EE-Idempotency-Key: order-17\r\n\r\nbody";
+    let first = queue_id(&stage.send(mail).await);
+    let again = queue_id(&stage.send(&mail.replace("body", "another boundary")).await);
+    assert_eq!(first, again, "it is the same mail");
+    assert_eq!(stage.store.queue_len(), 1);
+    let record = stage.store.message(first).unwrap().unwrap().submission;
+    assert_eq!(record.control.send_at, Timestamp::parse("2022-10-13"));
+    assert_eq!(record.control.attempts_max, Some(3));
+    let sent = String::from_utf8(stage.body(first).await).unwrap();
+    assert!(!sent.contains("X-EE-"), "{sent}");
+    let date = "Date: Thu, 13 Oct 2022 00:00:00 +0000\r\n";
+    assert!(sent.contains(date), "it has the date on which it is sent: {sent}");
+    let other = "EHLO x\r\nMAIL FROM:<app@example.org>\r\nRCPT TO:<eve@example.net>\r\nDATA\r\n\
+                 X-EE-Idempotency-Key: order-17\r\n\r\n.\r\nQUIT\r\n";
+    let said = stage.talk("127.0.0.1", other.as_bytes()).await;
+    assert!(said.contains("554 5.6.0 this idempotency key was used for another"), "{said}");
+    for bad in ["X-EE-Send-At: soon", "X-EE-Send-At: 2032-01-01", "X-EE-Delivery-Attempts: -1"] {
+        let said = stage.send(&format!("{bad}\r\n\r\nbody")).await;
+        assert!(said.contains("554 5.6.0 X-EE-"), "{bad}: {said}");
+    }
+    assert_eq!(stage.store.queue_len(), 1);
+    stage.clock.advance(Duration::from_secs(48 * 3600 + 1));
+    assert_ne!(queue_id(&stage.send(mail).await), first, "the key is forgotten");
+    stage.close().await;
+}
+
 #[test]
 fn the_reply_names_both_ids_where_they_fit_a_line() {
     let queue_id = QueueId::new(NOW, 1);
     let text = |id: &str| {
         let message_id = MessageId::parse(id).unwrap();
-        queued_reply(&Accepted { queue_id, message_id }).to_string()
+        let accepted = Accepted { queue_id, message_id, send_at: NOW, is_repeated: false };
+        queued_reply(&accepted).to_string()
     };
     assert_eq!(text("a@b"), format!("250 2.0.0 Ok: queued as {queue_id} <a@b>"));
     let short = format!("250 2.0.0 Ok: queued as {queue_id}");
