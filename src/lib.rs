@@ -12,6 +12,7 @@ pub mod smtp;
 pub mod store;
 pub mod submission;
 pub mod view;
+pub mod webhook;
 
 pub mod clock;
 pub mod config;

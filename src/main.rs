@@ -50,6 +50,11 @@ enum Command {
         #[command(subcommand)]
         command: MailboxCommand,
     },
+    /// Have a webhook of the running daemon deliver; needs a token with the scope `admin`.
+    Webhook {
+        #[command(subcommand)]
+        command: WebhookCommand,
+    },
     /// Get what a mailbox needs that is logged in to with OAuth 2.
     Oauth2 {
         #[command(subcommand)]
@@ -117,6 +122,26 @@ enum MailboxCommand {
 }
 
 #[derive(Subcommand)]
+enum WebhookCommand {
+    /// Send an event that is none, and say what came of it.
+    Test {
+        /// Its name in the configuration.
+        name: String,
+        #[command(flatten)]
+        daemon: cli::api::DaemonArguments,
+    },
+    /// Deliver events once more.
+    Replay {
+        /// Its name in the configuration.
+        name: String,
+        #[command(flatten)]
+        events: cli::webhook::ReplayArguments,
+        #[command(flatten)]
+        daemon: cli::api::DaemonArguments,
+    },
+}
+
+#[derive(Subcommand)]
 enum OAuth2Command {
     /// Show a code, wait until somebody has agreed with it, and keep the refresh token.
     Login {
@@ -155,6 +180,12 @@ fn run(command: Command) -> u8 {
         }
         Command::Mailbox { command: MailboxCommand::Check { name, config } } => {
             cli::mailbox::check(&name, config.config.as_deref(), &Process)
+        }
+        Command::Webhook { command: WebhookCommand::Test { name, daemon } } => {
+            cli::webhook::test(&name, &daemon, &Process)
+        }
+        Command::Webhook { command: WebhookCommand::Replay { name, events, daemon } } => {
+            cli::webhook::replay(&name, &events, &daemon, &Process)
         }
         Command::Oauth2 { command: OAuth2Command::Login { name, config } } => {
             cli::oauth2::login(&name, config.config.as_deref(), &Process)

@@ -47,6 +47,13 @@ struct Inner {
     disk_free_bytes: Gauge,
     apps: Apps,
     mailboxes: Mailboxes,
+    webhooks: Webhooks,
+}
+
+/// What is counted of the webhooks.
+struct Webhooks {
+    deliveries: Family<WebhookOf, Counter>,
+    waiting: Family<WebhookName, Gauge>,
 }
 
 /// What apps ask, and what they are not given.
@@ -108,6 +115,28 @@ struct MailboxIn {
 struct MailboxOf {
     mailbox: String,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookName {
+    webhook: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookOf {
+    webhook: String,
+    result: &'static str,
+}
+
+/// What became of a delivery to a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookResult {
+    /// It was taken.
+    Taken,
+    /// It was not, and is tried again.
+    Failed,
+    /// It was not, and was given up.
+    GivenUp,
 }
 
 /// What became of a mail in a mailbox.
@@ -175,10 +204,12 @@ impl Metrics {
             queue_length: "queue_length", "Mails in the queue";
             disk_free_bytes: "disk_free_bytes", "Free octets where the data is kept";
         }
-        let apps = Apps::registered(&mut registry);
-        let mailboxes = Mailboxes::registered(&mut registry);
         Self {
             inner: Arc::new(Inner {
+                // In front of the registry, into which they go.
+                apps: Apps::registered(&mut registry),
+                mailboxes: Mailboxes::registered(&mut registry),
+                webhooks: Webhooks::registered(&mut registry),
                 registry,
                 connections,
                 connections_refused,
@@ -199,8 +230,6 @@ impl Metrics {
                 sync_seconds,
                 queue_length,
                 disk_free_bytes,
-                apps,
-                mailboxes,
             }),
         }
     }
@@ -325,6 +354,24 @@ impl Metrics {
         self.inner.mailboxes.errors.get_or_create(&labels).inc();
     }
 
+    /// A delivery to a webhook ended so.
+    pub fn webhook_delivered(&self, webhook: &str, result: WebhookResult) {
+        let result = match result {
+            WebhookResult::Taken => "taken",
+            WebhookResult::Failed => "failed",
+            WebhookResult::GivenUp => "given_up",
+        };
+        let labels = WebhookOf { webhook: webhook.to_owned(), result };
+        self.inner.webhooks.deliveries.get_or_create(&labels).inc();
+    }
+
+    /// So many deliveries to a webhook wait or fail.
+    pub fn webhook_waiting(&self, webhook: &str, deliveries: usize) {
+        let labels = WebhookName { webhook: webhook.to_owned() };
+        let deliveries = i64::try_from(deliveries).unwrap_or(i64::MAX);
+        self.inner.webhooks.waiting.get_or_create(&labels).set(deliveries);
+    }
+
     /// An HTTP request was answered.
     pub fn http_answered(&self, status: u16) {
         self.inner.apps.http_requests.get_or_create(&Status { status }).inc();
@@ -340,6 +387,18 @@ impl Apps {
             suppressed: "suppressed", "Suppressed recipients that were refused, or would have been";
         }
         Self { http_requests, suppressed }
+    }
+}
+
+impl Webhooks {
+    fn registered(registry: &mut Registry) -> Self {
+        let deliveries = Family::default();
+        let waiting = Family::default();
+        register! { registry,
+            deliveries: "webhook_deliveries", "Deliveries to a webhook, by what became of them";
+            waiting: "webhook_waiting", "Deliveries to a webhook that wait or are tried again";
+        }
+        Self { deliveries, waiting }
     }
 }
 

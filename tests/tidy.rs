@@ -53,6 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "imap",
         &["mail", "bounce", "config", "clock", "store", "net", "secret", "maillog", "metrics"],
     ),
+    ("webhook", &["mail", "config", "clock", "store", "view", "net", "secret", "metrics"]),
     (
         "http",
         &[
@@ -64,6 +65,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "capture",
             "submission",
             "view",
+            "webhook",
             "net",
             "secret",
             "maillog",
@@ -106,7 +108,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rcgen", &["dev", "relay"]),
     ("axum", &["http"]),
     ("mail_builder", &["http"]),
-    ("hyper", &["http", "net"]),
+    ("hyper", &["http", "net", "webhook"]),
     ("hyper_util", &["http", "net"]),
     ("http_body_util", &["http", "net"]),
     ("maud", &["http"]),

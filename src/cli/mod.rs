@@ -20,6 +20,7 @@ pub mod queue;
 pub mod reparse;
 pub mod send_test;
 pub mod token;
+pub mod webhook;
 
 /// Exit codes, as `sysexits.h` has them.
 pub mod exit {

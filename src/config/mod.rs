@@ -10,6 +10,7 @@ mod secrets;
 mod span;
 mod suppression;
 mod validate;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,7 @@ pub use mailbox::{AfterCapture, Mailbox, MailboxAuth, MailboxTls, OAuth2, Provid
 pub use secrets::read_secret;
 pub use span::Span;
 pub use suppression::{Suppression, SuppressionMode};
+pub use webhook::{Webhook, WebhookFormat};
 
 use crate::mail::{Address, NameAddr, address::is_domain};
 
@@ -53,6 +55,8 @@ pub struct Settings {
     pub inbound: Inbound,
     /// Stage 4b.
     pub mailbox: Vec<Mailbox>,
+    /// Stage 7.
+    pub webhook: Vec<Webhook>,
     /// How bounces are read.
     pub bounces: Bounces,
     /// What is done about addresses that bounce.
@@ -419,6 +423,8 @@ pub struct Http {
     pub listen: Vec<SocketAddr>,
     /// The tokens' hashes; empty means `tokens` in the data directory.
     pub tokens_file: PathBuf,
+    /// How we are reached, as webhooks say in `serviceUrl`; empty leaves it out.
+    pub service_url: String,
     /// Connections at a time.
     pub connections_max: usize,
     /// Connections at a time from one address.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::load::Environment;
 use super::validate::{Problem, problem};
-use super::{Mailbox, Relay, Settings};
+use super::{Mailbox, Relay, Settings, Webhook, webhook};
 
 /// The settings that say where one secret is, and the secret itself.
 struct Place<'a> {
@@ -25,7 +25,10 @@ pub(super) fn find(settings: &mut Settings, environment: Environment<'_>) -> Res
             place.find(environment)?;
         }
     }
-    Ok(())
+    for (index, webhook) in settings.webhook.iter_mut().enumerate() {
+        of_webhook(index, webhook).find(environment)?;
+    }
+    webhook::check_secrets(&settings.webhook)
 }
 
 impl Settings {
@@ -36,7 +39,9 @@ impl Settings {
             !mailbox.password_credential.is_empty()
                 || oauth2.is_some_and(|oauth2| !oauth2.client_secret_credential.is_empty())
         };
-        !self.relay.password_credential.is_empty() || self.mailbox.iter().any(of_mailbox)
+        !self.relay.password_credential.is_empty()
+            || self.mailbox.iter().any(of_mailbox)
+            || self.webhook.iter().any(|webhook| !webhook.secret_credential.is_empty())
     }
 }
 
@@ -47,6 +52,16 @@ fn of_relay(relay: &mut Relay) -> Place<'_> {
         file: &mut relay.password_file,
         credential: &relay.password_credential,
         variable: &relay.password_env,
+    }
+}
+
+fn of_webhook(index: usize, webhook: &mut Webhook) -> Place<'_> {
+    Place {
+        key: format!("webhook[{index}].secret"),
+        value: &mut webhook.secret,
+        file: &mut webhook.secret_file,
+        credential: &webhook.secret_credential,
+        variable: &webhook.secret_env,
     }
 }
 

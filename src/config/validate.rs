@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::load::Environment;
 use super::{
     Account, AfterCapture, Mailbox, MailboxAuth, MailboxTls, Relay, RelayTls, ReturnPathMode,
-    Settings, Unparsed,
+    Settings, Unparsed, webhook,
 };
 use crate::mail::Address;
 use crate::mail::address::{ascii_domain, is_address_literal, is_domain};
@@ -58,6 +58,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), Problem> {
     check_relay(&settings.relay)?;
     check_return_path(settings)?;
     check_mailboxes(&settings.mailbox)?;
+    webhook::check(&settings.webhook)?;
     if settings.queue.retry_after.is_empty() {
         return problem("queue.retry_after", "the list is empty; give at least one wait");
     }

@@ -15,6 +15,7 @@ use crate::mail::Timestamp;
 use crate::net::tls::ServerTls;
 use crate::relay::Relay;
 use crate::secret::KeyRing;
+use crate::webhook;
 
 /// Everything that was read from the files which the settings name.
 pub(super) struct Prepared {
@@ -58,6 +59,7 @@ pub(super) fn read(
         let text = "needs a certificate; give tls.certificates";
         return Err(wrong(loaded, "submission.tls_listen")(text));
     }
+    webhook::check(&settings.webhook).map_err(|error| wrong(loaded, &error.key())(error))?;
     let relay = Relay::new(&settings.relay, &settings.hostname)
         .map_err(wrong(loaded, "relay.tls_ca_file"))?;
     Ok((rules, tls, relay))

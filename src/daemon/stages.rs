@@ -24,6 +24,7 @@ use crate::queue;
 use crate::relay::Relay;
 use crate::secret::KeyRing;
 use crate::store::{self, Store};
+use crate::webhook::{self, Endpoints, Webhooks};
 use crate::{dev, imap, inbound, submission};
 
 /// Every socket, bound; a port that is taken stops the start before anything else begins.
@@ -134,8 +135,11 @@ impl Stages {
         stages.spawn("inbound", parts.inbound(inbound));
         stages.spawn("mailboxes", parts.mailboxes());
         stages.spawn("capture", parts.captures());
+        stages.spawn("closing", parts.closing());
         stages.spawn("queue", parts.queue());
-        stages.spawn("http", parts.http(http, is_dev));
+        let (webhooks, endpoints) = parts.webhooks(loaded)?;
+        stages.spawn("webhooks", endpoints.run(parts.stop.clone()));
+        stages.spawn("http", parts.http(http, webhooks, is_dev));
         stages.spawn("store", parts.watch_store());
         let (tls, changes) = (parts.tls.clone(), parts.changes.clone());
         stages.spawn("certificates", certificates::watch(tls, changes, parts.stop.clone()));
@@ -260,6 +264,15 @@ impl Parts {
         inbound::capture_loop(self.store.clone(), self.capture.clone(), self.stop.clone())
     }
 
+    fn closing(&self) -> impl Future + Send + use<> {
+        let closer = capture::Closer {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            window: self.settings.bounces.window.duration(),
+        };
+        closer.run(self.stop.requested())
+    }
+
     fn queue(&self) -> impl Future + Send + use<> {
         let context = queue::Context {
             settings: Arc::clone(&self.settings),
@@ -273,7 +286,23 @@ impl Parts {
         queue::run(context, self.stop.requested())
     }
 
-    fn http(&self, listeners: Vec<TcpListener>, is_dev: bool) -> impl Future + Send + use<> {
+    fn webhooks(&self, loaded: &Loaded) -> Result<(Webhooks, Endpoints), DaemonError> {
+        let shared = webhook::Shared {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            service_url: self.settings.http.service_url.clone(),
+        };
+        Webhooks::new(&self.settings.webhook, &shared)
+            .map_err(|error| wrong(loaded, &error.key())(error))
+    }
+
+    fn http(
+        &self,
+        listeners: Vec<TcpListener>,
+        webhooks: Webhooks,
+        is_dev: bool,
+    ) -> impl Future + Send + use<> {
         let policy = match is_dev {
             true => http::auth::Policy::AnyToken,
             false => http::auth::Policy::Tokens,
@@ -295,6 +324,7 @@ impl Parts {
             door: self.door.clone(),
             guards: self.guards.clone(),
             has_page: settings.ui,
+            webhooks,
         });
         let limits = http::Limits {
             connections_max: settings.connections_max,

@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::net::memory::Memory;
 use crate::store::Store;
 use crate::submission::{self, Door};
+use crate::webhook::Webhooks;
 use auth::Auth;
 use rates::Rates;
 
@@ -70,6 +71,8 @@ pub struct Parts {
     pub auth: Auth,
     /// How long a quiet mail may still bounce (`bounces.window`).
     pub bounce_window: Duration,
+    /// What tells others.
+    pub webhooks: Webhooks,
     /// What requests may take.
     pub request_limits: RequestLimits,
     /// What holds for mails that are submitted.

@@ -7,6 +7,7 @@ use hyper::Uri;
 
 use super::error::{ApiError, Field};
 use super::operation::Operation;
+pub(super) use crate::net::web::decode;
 
 /// The parameters of a query.
 #[derive(Debug, Default)]
@@ -88,45 +89,12 @@ pub(super) fn access_token(query: Option<&str>) -> Option<String> {
     parts.find(|(key, _)| *key == ACCESS_TOKEN).and_then(|(_, value)| decode(value))
 }
 
-/// Decodes `%XX` (RFC 3986 §2.1); `None` when that gives no UTF-8 or a `%` stands alone.
-pub(super) fn decode(text: &str) -> Option<String> {
-    let mut octets = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(octet) = rest.next() {
-        if octet == b'%' {
-            let high = char::from(rest.next()?).to_digit(16)?;
-            let low = char::from(rest.next()?).to_digit(16)?;
-            octets.push(u8::try_from(high << 4 | low).ok()?);
-        } else {
-            octets.push(octet);
-        }
-    }
-    String::from_utf8(octets).ok()
-}
-
 /// The one parameter that every path takes (RFC 6750 §2.3).
 const ACCESS_TOKEN: &str = "access_token";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percent_encoding_is_decoded_once_and_plus_stays() {
-        for (text, want) in [
-            ("a%2Fb", Some("a/b")),
-            ("%3Ca+b%40c%3E", Some("<a+b@c>")),
-            ("%2525", Some("%25")),
-            ("%C3%a9", Some("é")),
-            ("", Some("")),
-            ("%", None),
-            ("%4", None),
-            ("%zz", None),
-            ("%ff", None),
-        ] {
-            assert_eq!(decode(text).as_deref(), want, "{text}");
-        }
-    }
 
     #[test]
     fn every_wrong_key_is_listed() {

@@ -68,6 +68,7 @@ impl Server {
             guards: submission::Guards::new(Arc::new(KeyRing::from_secret([7; 32]))),
             auth: Auth::new(TokenFile::new(dir.join("tokens")), policy),
             bounce_window: Duration::from_secs(7 * 86_400),
+            webhooks: Webhooks::default(),
             request_limits: RequestLimits { per_minute_max: 0, look_ups_max: 8 },
             has_page: false,
         });

@@ -52,6 +52,12 @@ impl Timestamp {
         u64::try_from(moment.as_millisecond()).ok().map(Self)
     }
 
+    /// Reads `Wed, 12 Oct 2022 12:10:40 +0000` (RFC 5322 §3.3), or with `GMT`, as HTTP has it.
+    pub fn parse_rfc5322(text: &str) -> Option<Self> {
+        let moment = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+        u64::try_from(moment.as_millisecond()).ok().map(Self)
+    }
+
     /// `2022-10-12T12:10:40.980Z`, the form of every date in JSON (RFC 3339).
     pub fn rfc3339(self) -> String {
         self.format("%Y-%m-%dT%H:%M:%S%.3fZ")

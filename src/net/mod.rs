@@ -3,6 +3,7 @@
 
 pub mod listener;
 pub mod memory;
+pub mod outgoing;
 pub mod proxy;
 pub mod seldom;
 pub mod shutdown;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub enum WebError {
     Address(String),
     /// The server could not be reached, or TLS could not be begun.
     Connect(String, io::Error),
+    /// The name leads to an address that may not be connected to.
+    Refused(String, IpAddr),
     /// TLS cannot be used.
     Tls(TlsError),
     /// The conversation broke off.
@@ -125,6 +128,22 @@ pub fn encode(text: &str) -> String {
     encoded
 }
 
+/// Decodes `%XX` (RFC 3986 §2.1); `None` when that gives no UTF-8 or a `%` stands alone.
+pub fn decode(text: &str) -> Option<String> {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(octet) = rest.next() {
+        if octet == b'%' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            octets.push(u8::try_from(high << 4 | low).ok()?);
+        } else {
+            octets.push(octet);
+        }
+    }
+    String::from_utf8(octets).ok()
+}
+
 async fn read(
     response: Response<Incoming>,
     body_bytes_max: usize,
@@ -157,6 +176,9 @@ impl fmt::Display for WebError {
         match self {
             Self::Address(url) => write!(f, "`{url}` is no address such as https://host/path"),
             Self::Connect(url, _) => write!(f, "cannot reach {url}"),
+            Self::Refused(url, address) => {
+                write!(f, "{url} leads to {address}, which may not be connected to")
+            }
             Self::Tls(_) => f.write_str("TLS cannot be used"),
             Self::Exchange(url, _) => write!(f, "no answer from {url}"),
             Self::Timeout(url) => write!(f, "{url} did not answer in time"),
@@ -170,7 +192,7 @@ impl std::error::Error for WebError {
             Self::Connect(_, error) => Some(error),
             Self::Tls(error) => Some(error),
             Self::Exchange(_, error) => Some(error),
-            Self::Address(_) | Self::Timeout(_) => None,
+            Self::Address(_) | Self::Refused(..) | Self::Timeout(_) => None,
         }
     }
 }
@@ -187,5 +209,22 @@ mod tests {
     #[test]
     fn what_could_end_a_segment_or_a_field_is_encoded() {
         assert_eq!(encode("<a/b+c%@d>é&="), "%3Ca%2Fb%2Bc%25%40d%3E%C3%A9%26%3D");
+    }
+
+    #[test]
+    fn percent_encoding_is_decoded_once_and_plus_stays() {
+        for (text, want) in [
+            ("a%2Fb", Some("a/b")),
+            ("%3Ca+b%40c%3E", Some("<a+b@c>")),
+            ("%2525", Some("%25")),
+            ("%C3%a9", Some("é")),
+            ("", Some("")),
+            ("%", None),
+            ("%4", None),
+            ("%zz", None),
+            ("%ff", None),
+        ] {
+            assert_eq!(decode(text).as_deref(), want, "{text}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Secrets: MACs of return tokens and notices, password hashes, constant-time comparison.
 
 mod scram;
+mod webhook;
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 pub use scram::{ScramError, ScramVerifier};
+pub use webhook::WebhookSecret;
 
 use crate::mail::return_token::MAC_BYTES;
 use crate::mail::{QueueId, ReturnToken, Timestamp};

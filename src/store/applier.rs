@@ -95,13 +95,13 @@ impl Applier {
             }
         }
         let bytes: usize = group.iter().map(|done| done.bytes).sum();
+        shared.applied.send_replace(position.lsn);
         let mut core = shared.core();
         for (_, frame) in &frames {
             core.pending.remove(&frame.entry);
         }
         core.backlog_bytes = core.backlog_bytes.saturating_sub(bytes);
         drop(core);
-        shared.applied.send_replace(position.lsn);
         self.applied = position;
         self.bytes = self.bytes.saturating_add(bytes);
         true
@@ -216,8 +216,9 @@ fn enqueue_copy(shared: &Shared, pin: Pin, place: Place, copy: Frame) -> Result<
         Pin::Report(id) => core.live.is_uncaptured(id),
         Pin::Forward(id) => core.live.owes_forward(id),
         // A newer one may be on its way to the disk in front of this copy.
-        Pin::Cursor(key) => match (&copy.entry, core.live.cursor(&key)) {
-            (Entry::Cursor(copied), Some(held)) => copied == held,
+        Pin::Cursor(key) => match &copy.entry {
+            Entry::Cursor(copied) => core.live.cursor(&key) == Some(copied),
+            Entry::Follower(copied) => core.live.follower(&key) == Some(copied),
             _ => false,
         },
         Pin::Suppression(_) => match &copy.entry {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::layout::{self, FrameRef, Kind, Location, ReportPart};
 use super::live::Standing;
 use super::record::{
-    Attempt, Bounce, Decision, FolderCursor, NoticeSent, Order, Origin, ReportCaptured, ReportId,
-    ReportReceived, Submission,
+    Attempt, Bounce, Closed, Decision, FeedCursor, FolderCursor, NoticeSent, Order, Origin,
+    ReportCaptured, ReportId, ReportReceived, Submission,
 };
 use super::suppressions::Suppression;
 use crate::mail::{MessageId, QueueId};
@@ -35,6 +35,10 @@ pub(super) enum Entry {
     Order(Order),
     /// What speaks against an address has changed.
     Suppression(Arc<Suppression>),
+    /// A mail is closed.
+    Closed(Arc<Closed>),
+    /// A follower of the feed has come further.
+    Follower(Arc<FeedCursor>),
 }
 
 /// An entry ready to be written: its frame without LSN and checksum.
@@ -77,11 +81,13 @@ impl Entry {
             Self::Cursor(_) => Kind::Cursor,
             Self::Order(_) => Kind::Order,
             Self::Suppression(_) => Kind::Suppression,
+            Self::Closed(_) => Kind::Closed,
+            Self::Follower(_) => Kind::Follower,
         }
     }
 
-    /// What its frame is about: ten octets that name the submission, the report, the bounce or
-    /// the folder, sixteen that name account and recipient.
+    /// What its frame is about: ten octets that name the submission, the report, the bounce,
+    /// the folder or the follower, sixteen that name account and recipient.
     pub(super) fn key(&self) -> Vec<u8> {
         match self {
             Self::Message(message) => message.queue_id.as_bytes().to_vec(),
@@ -94,6 +100,8 @@ impl Entry {
             Self::Cursor(cursor) => cursor.key().to_vec(),
             Self::Order(order) => order.queue_id.as_bytes().to_vec(),
             Self::Suppression(entry) => entry.key().to_vec(),
+            Self::Closed(closed) => closed.queue_id.as_bytes().to_vec(),
+            Self::Follower(cursor) => cursor.key().to_vec(),
         }
     }
 
@@ -118,6 +126,8 @@ impl Entry {
             Self::Cursor(cursor) => (layout::encode_record(cursor.as_ref())?, 0),
             Self::Order(order) => whole(layout::encode_record(order)?),
             Self::Suppression(entry) => (layout::encode_record(entry.as_ref())?, 0),
+            Self::Closed(closed) => whole(layout::encode_record(closed.as_ref())?),
+            Self::Follower(cursor) => (layout::encode_record(cursor.as_ref())?, 0),
         };
         if payload.len() > layout::FRAME_BYTES_MAX {
             return Err(format!("{} octets are too many for one record", payload.len()));
@@ -147,6 +157,8 @@ impl Entry {
             Kind::Cursor => Self::Cursor(Arc::new(layout::decode_record(payload)?)),
             Kind::Order => Self::Order(layout::decode_record(payload)?),
             Kind::Suppression => Self::Suppression(Arc::new(layout::decode_record(payload)?)),
+            Kind::Closed => Self::Closed(Arc::new(layout::decode_record(payload)?)),
+            Kind::Follower => Self::Follower(Arc::new(layout::decode_record(payload)?)),
         }))
     }
 
@@ -163,15 +175,18 @@ impl Entry {
             Self::Captured(mark) => mark.captured_at.day().max(mark.id.0.time().day()),
             Self::Notice(notice) => notice_subject(notice).time().day(),
             Self::Order(order) => order.at.day().max(order.queue_id.time().day()),
-            Self::Standing(..) | Self::Cursor(_) | Self::Suppression(_) => return None,
+            Self::Closed(closed) => closed.closed_at.day().max(closed.queue_id.time().day()),
+            Self::Standing(..) | Self::Cursor(_) | Self::Follower(_) | Self::Suppression(_) => {
+                return None;
+            }
         })
     }
 
     /// Keys that end in the queue id of a submission which can be found by something beside its
     /// own ids; the rows hold nothing else, and belong to the day of the submission.
     ///
-    /// These are the account, the recipients and the idempotency key of an app's mail, and what the
-    /// next hop that took it calls it.
+    /// These are the account, the recipients and the idempotency key of an app's mail, what the
+    /// next hop that took it calls it, and whether it is closed.
     pub(super) fn names(&self) -> Vec<Vec<u8>> {
         match self {
             Self::Message(message) if message.origin == Origin::App => {
@@ -192,6 +207,7 @@ impl Entry {
                 let remote = remote.map(|remote| layout::remote_queue_id_key(remote, id));
                 alias.into_iter().chain(remote).collect()
             }
+            Self::Closed(closed) => vec![layout::closed_key(closed.queue_id)],
             _ => Vec::new(),
         }
     }
@@ -249,9 +265,15 @@ impl Entry {
                 }
                 rows
             }
-            Self::Notice(_) | Self::Standing(..) | Self::Cursor(_) | Self::Suppression(_) => {
-                Vec::new()
+            Self::Closed(closed) => {
+                let day = closed.queue_id.time().day();
+                named(day).chain([told()]).collect()
             }
+            Self::Notice(_)
+            | Self::Standing(..)
+            | Self::Cursor(_)
+            | Self::Follower(_)
+            | Self::Suppression(_) => Vec::new(),
         }
     }
 }

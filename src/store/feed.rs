@@ -10,8 +10,9 @@ use super::StoreError;
 use super::archive::Archive;
 use super::entry::Entry;
 use super::layout::{self, Location};
-use super::record::{Attempt, Bounce, ReportCaptured};
+use super::record::{Attempt, Bounce, Closed, FeedCursor, ReportCaptured};
 use super::shared::Shared;
+use crate::mail::QueueId;
 
 /// A piece of the feed.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +34,18 @@ pub struct Event {
     pub what: Happened,
 }
 
+impl Event {
+    /// The mail that it is about, where one is known; of a report the first.
+    pub fn queue_id(&self) -> Option<QueueId> {
+        match &self.what {
+            Happened::Attempt(attempt) => Some(attempt.queue_id),
+            Happened::Bounce(bounce) => bounce.queue_id,
+            Happened::Report(captured) => captured.matched.first().copied(),
+            Happened::Closed(closed) => Some(closed.queue_id),
+        }
+    }
+}
+
 /// What has happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Happened {
@@ -42,6 +55,8 @@ pub enum Happened {
     Bounce(Arc<Bounce>),
     /// A report was captured, whatever was in it.
     Report(Arc<ReportCaptured>),
+    /// A mail was closed.
+    Closed(Arc<Closed>),
 }
 
 /// Behind which places the days have no event, so that most of them need not be asked.
@@ -114,12 +129,30 @@ impl Shared {
                 Some(Entry::Attempt(attempt)) => Happened::Attempt(attempt),
                 Some(Entry::Bounce(bounce)) => Happened::Bounce(bounce),
                 Some(Entry::Captured(mark)) => Happened::Report(mark),
+                Some(Entry::Closed(closed)) => Happened::Closed(closed),
                 // A damaged record has been logged; the feed goes on behind it.
                 _ => continue,
             };
             events.push(Event { place, what });
         }
         Ok(Events { events, end, is_last })
+    }
+
+    /// How far a follower has come.
+    pub(super) fn feed_cursor(&self, follower: &str) -> Option<FeedCursor> {
+        let core = self.core();
+        let cursor = core.live.follower(&FeedCursor::key_of(follower))?;
+        (cursor.follower == follower).then(|| cursor.as_ref().clone())
+    }
+
+    /// Whether a mail has been closed.
+    pub(super) fn is_closed(&self, queue_id: QueueId) -> Result<bool, StoreError> {
+        let key = layout::closed_key(queue_id);
+        // Pending first: what leaves it is in the index by then.
+        if !self.core().pending.by_name(&key).is_empty() {
+            return Ok(true);
+        }
+        Ok(self.archive.value(queue_id.time().day(), &key)?.is_some())
     }
 }
 

@@ -48,6 +48,8 @@ impl Shared {
             orders,
             strikes,
             suppressions,
+            closings,
+            feed_cursors,
             submissions,
         } = batch;
         let mut frames = Vec::new();
@@ -68,6 +70,12 @@ impl Shared {
         }
         for order in orders {
             frames.push(frame_of(Entry::Order(order), None)?);
+        }
+        for closed in closings {
+            frames.push(frame_of(Entry::Closed(Arc::new(closed)), None)?);
+        }
+        for cursor in feed_cursors {
+            frames.push(frame_of(Entry::Follower(Arc::new(cursor)), None)?);
         }
         for bounce in revisions {
             let mut frame = frame_of(Entry::Bounce(Arc::new(bounce)), None)?;

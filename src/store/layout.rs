@@ -33,6 +33,10 @@ pub(super) enum Kind {
     Order,
     /// What speaks against writing to an address.
     Suppression,
+    /// A mail is closed.
+    Closed,
+    /// How far a follower of the feed has come.
+    Follower,
 }
 
 impl Kind {
@@ -48,7 +52,9 @@ impl Kind {
             7 => Self::Standing,
             8 => Self::Cursor,
             9 => Self::Order,
-            10 => Self::Suppression,
+            12 => Self::Suppression,
+            10 => Self::Closed,
+            11 => Self::Follower,
             _ => return None,
         })
     }
@@ -65,7 +71,9 @@ impl Kind {
             Self::Standing => 7,
             Self::Cursor => 8,
             Self::Order => 9,
-            Self::Suppression => 10,
+            Self::Suppression => 12,
+            Self::Closed => 10,
+            Self::Follower => 11,
         }
     }
 }
@@ -337,6 +345,11 @@ pub(super) fn account_key(account: Option<&str>, queue_id: QueueId) -> Vec<u8> {
 /// All `'o'` keys of an account, or of all.
 pub(super) fn account_prefix(account: Option<&str>) -> Vec<u8> {
     joined(b'o', &[&account_hash(account)])
+}
+
+/// `'c' | !queue id`: that a mail is closed; in the day of the message.
+pub(super) fn closed_key(queue_id: QueueId) -> Vec<u8> {
+    joined(b'c', &[&inverted(queue_id.as_bytes())])
 }
 
 /// `'v' | lsn`: what has happened, to whatever mail, oldest first; in the day of the event.

@@ -50,34 +50,42 @@ impl Shared {
     /// How many mails of an account, or of all, are kept.
     pub(super) fn sent_count(&self, account: Option<&str>) -> Result<u64, StoreError> {
         let prefix = layout::account_prefix(account);
+        // Pending first: what leaves it is in the index by then, and is not counted there.
+        let pending: BTreeSet<QueueId> = self.core().pending.by_name(&prefix).into_iter().collect();
         let days = self.archive.days();
         self.counts().retain(|(day, _), _| days.contains(day));
-        let mut total: u64 = 0;
+        let mut total = u64::try_from(pending.len()).unwrap_or(u64::MAX);
         for day in days {
-            total = total.saturating_add(self.sent_count_of_day(day, &prefix)?);
-        }
-        // What is pending was not in the index a moment ago, or is there now: it counts once.
-        for queue_id in self.core().pending.by_name(&prefix) {
-            let is_counted =
-                self.archive.value(queue_id.time().day(), &layout::submission_key(queue_id))?;
-            total = total.saturating_add(u64::from(is_counted.is_none()));
+            total = total.saturating_add(self.sent_count_of_day(day, &prefix, &pending)?);
         }
         Ok(total)
     }
 
     /// Counts what is newer than what was counted before. A mail is named when it begins to come
     /// and in the index when it is complete, so the newest ones are counted each time.
-    fn sent_count_of_day(&self, day: u32, prefix: &[u8]) -> Result<u64, StoreError> {
+    fn sent_count_of_day(
+        &self,
+        day: u32,
+        prefix: &[u8],
+        pending: &BTreeSet<QueueId>,
+    ) -> Result<u64, StoreError> {
         let name = (day, prefix.to_vec());
         let mut settled = self.counts().get(&name).copied().unwrap_or_default();
         let known = settled;
+        // Nothing is settled that a pending mail may still come before.
         let settled_until = self.clock.now().minus(SETTLED_AFTER);
+        let settled_until = pending.first().map_or(settled_until, |oldest| {
+            settled_until.min(oldest.time().minus(Duration::from_millis(1)))
+        });
         let (mut newer, mut after) = (0_u64, None::<Vec<u8>>);
         'rows: loop {
             let rows = self.archive.scan(day, prefix, after.as_deref(), ROWS_AT_A_TIME)?;
             for id in rows.iter().filter_map(|(key, _)| layout::inverted_id_of(key)) {
                 if known.newest.is_some_and(|newest| id <= newest) {
                     break 'rows;
+                }
+                if pending.contains(&id) {
+                    continue;
                 }
                 if id.time() > settled_until {
                     newer = newer.saturating_add(1);

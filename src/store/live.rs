@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::Entry;
 use super::mailboxes::Cursors;
 use super::record::{
-    Attempt, Bounce, CursorKey, Decision, FolderCursor, NoticeSent, Order, OrderAction,
+    Attempt, Bounce, CursorKey, Decision, FeedCursor, FolderCursor, NoticeSent, Order, OrderAction,
     ReportCaptured, ReportId, Submission,
 };
 use super::state::{self, State};
@@ -29,6 +29,7 @@ pub(super) struct Live {
     forwards: BTreeMap<ReportId, Arc<ReportCaptured>>,
     cursors: Cursors,
     pub(super) suppressions: Suppressions,
+    followers: BTreeMap<CursorKey, Arc<FeedCursor>>,
 }
 
 #[derive(Debug)]
@@ -111,6 +112,11 @@ impl Live {
                 self.suppressions.apply(entry);
                 None
             }
+            Entry::Follower(cursor) => {
+                self.followers.insert(cursor.key(), Arc::clone(cursor));
+                None
+            }
+            Entry::Closed(_) => None,
         }
     }
 
@@ -234,6 +240,11 @@ impl Live {
     /// How far a folder of a mailbox has been read.
     pub(super) fn cursor(&self, key: &CursorKey) -> Option<&Arc<FolderCursor>> {
         self.cursors.get(key)
+    }
+
+    /// How far a follower of the feed has come.
+    pub(super) fn follower(&self, key: &CursorKey) -> Option<&Arc<FeedCursor>> {
+        self.followers.get(key)
     }
 
     /// Reports that wait to be captured, oldest first.

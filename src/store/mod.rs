@@ -11,6 +11,7 @@ mod committer;
 mod digest;
 mod disk;
 mod entry;
+mod evidence;
 mod feed;
 mod filter;
 mod index;
@@ -44,11 +45,12 @@ use tokio::sync::oneshot;
 pub use self::body::{Body, BodyWriter};
 pub use self::digest::report_digest;
 pub use self::disk::create_private_dir;
+pub use self::evidence::Evidence;
 pub use self::feed::{Event, Events, Happened};
 pub use self::mailboxes::{MailboxCounts, MailboxState, MailboxStatus};
 pub use self::orders::{Claim, Ordered};
 use self::record::{
-    Attempt, Batch, Bounce, Order, ReportCaptured, ReportId, ReportReceived, Submission,
+    Attempt, Batch, Bounce, FeedCursor, Order, ReportCaptured, ReportId, ReportReceived, Submission,
 };
 pub use self::search::{Range, Stretch};
 pub use self::shared::Health;
@@ -496,6 +498,16 @@ impl Store {
     /// The place behind everything that has happened so far.
     pub fn events_end(&self) -> u64 {
         self.shared.core().last_lsn
+    }
+
+    /// How far a follower of the feed has come; `None` where it begins to follow.
+    pub fn feed_cursor(&self, follower: &str) -> Option<FeedCursor> {
+        self.shared.feed_cursor(follower)
+    }
+
+    /// Whether a mail has been closed.
+    pub fn is_closed(&self, queue_id: QueueId) -> Result<bool, StoreError> {
+        self.shared.is_closed(queue_id)
     }
 
     /// Changes whenever there may be more events; its value says nothing.

@@ -69,7 +69,12 @@ impl Pending {
             Entry::Captured(mark) => {
                 self.reports.entry(mark.id).or_default().captured = Some(Arc::clone(mark));
             }
-            Entry::Notice(_) | Entry::Standing(..) | Entry::Cursor(_) | Entry::Suppression(_) => {}
+            Entry::Notice(_)
+            | Entry::Standing(..)
+            | Entry::Cursor(_)
+            | Entry::Suppression(_)
+            | Entry::Closed(_)
+            | Entry::Follower(_) => {}
         }
     }
 
@@ -103,7 +108,12 @@ impl Pending {
             Entry::Captured(mark) => {
                 self.change_report(mark.id, |pending| pending.captured = None);
             }
-            Entry::Notice(_) | Entry::Standing(..) | Entry::Cursor(_) | Entry::Suppression(_) => {}
+            Entry::Notice(_)
+            | Entry::Standing(..)
+            | Entry::Cursor(_)
+            | Entry::Suppression(_)
+            | Entry::Closed(_)
+            | Entry::Follower(_) => {}
         }
     }
 

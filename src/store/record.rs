@@ -442,7 +442,7 @@ pub struct FolderCursor {
     pub read_from: Timestamp,
 }
 
-/// Names a folder of a mailbox.
+/// Names a folder of a mailbox, or a follower of the feed.
 pub type CursorKey = [u8; 10];
 
 impl FolderCursor {
@@ -459,6 +459,69 @@ impl FolderCursor {
     /// The key of this one.
     pub fn key(&self) -> CursorKey {
         Self::key_of(&self.mailbox, &self.folder)
+    }
+}
+
+/// A mail is closed: nothing waits, and no news is expected any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// The submission.
+    pub queue_id: QueueId,
+    /// When it was found to be so.
+    pub closed_at: Timestamp,
+}
+
+/// How far somebody has come who follows the feed: the event at `place` and all before it are
+/// done with, except for those that wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedCursor {
+    /// Who follows.
+    pub follower: String,
+    /// The last place that has been looked at.
+    pub place: u64,
+    /// Events up to there that are still to be delivered, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Delivery>,
+    /// Events that were given up, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<Delivery>,
+    /// Since when nothing is delivered because the other side said that it is gone, and the
+    /// digest of the settings to which that applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<(Timestamp, [u8; 16])>,
+}
+
+/// An event on its way to somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Its place in the feed.
+    pub place: u64,
+    /// The mail that it is about: events of one mail are delivered in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_id: Option<QueueId>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was tried first.
+    pub first_attempt: Timestamp,
+    /// When it is tried next, or was given up.
+    pub next_attempt: Timestamp,
+    /// Why it has not been taken.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+impl FeedCursor {
+    /// blake3 of the follower.
+    pub fn key(&self) -> CursorKey {
+        Self::key_of(&self.follower)
+    }
+
+    /// The key of a follower, which is that of no folder.
+    pub fn key_of(follower: &str) -> CursorKey {
+        let mut key = CursorKey::default();
+        let mut hasher = blake3::Hasher::new_derive_key("rebound feed cursor");
+        hasher.update(follower.as_bytes()).finalize_xof().fill(&mut key);
+        key
     }
 }
 
@@ -554,6 +617,10 @@ pub struct Batch {
     pub strikes: Vec<Strike>,
     /// Suppressed addresses that somebody adds or takes away.
     pub suppressions: Vec<ByHandChange>,
+    /// Mails that are closed.
+    pub closings: Vec<Closed>,
+    /// How far followers of the feed have come; each takes the place of the last one.
+    pub feed_cursors: Vec<FeedCursor>,
     /// Mail of ours that is submitted in the same write.
     pub submissions: Vec<(Submission, Vec<u8>)>,
 }

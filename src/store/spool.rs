@@ -21,7 +21,7 @@ pub(super) enum Pin {
     Report(ReportId),
     /// A captured report that is still to be forwarded.
     Forward(ReportId),
-    /// How far a folder of a mailbox has been read.
+    /// How far a folder of a mailbox has been read, or a follower of the feed has come.
     Cursor(CursorKey),
     /// What speaks against writing to an address.
     Suppression(SuppressionKey),
@@ -103,7 +103,12 @@ impl Spool {
                 self.release(Pin::Suppression(entry.key()));
             }
             Entry::Suppression(entry) => self.pin(Pin::Suppression(entry.key()), place),
-            Entry::Attempt(_) | Entry::Bounce(_) | Entry::Standing(..) | Entry::Order(_) => {}
+            Entry::Follower(cursor) => self.pin(Pin::Cursor(cursor.key()), place),
+            Entry::Attempt(_)
+            | Entry::Bounce(_)
+            | Entry::Standing(..)
+            | Entry::Order(_)
+            | Entry::Closed(_) => {}
         }
     }
 

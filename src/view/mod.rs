@@ -12,17 +12,17 @@ use serde_json::{Map, Value};
 use crate::bounce::{Action, Facts};
 use crate::mail::dsn::EnvelopeId;
 use crate::mail::{MailDsn, MessageId, Timestamp, header};
-use crate::store::MessageRecord;
 use crate::store::record::{Bounce, Submission};
 use crate::store::state::State;
-pub use event::{EVENT_NAMES, Told, cursor, event_name, place_of};
+use crate::store::{Evidence, MessageRecord};
+pub use event::{Told, cursor, event_name, place_of};
 pub use mailbox::mailbox;
 pub use outbox::{canceled, outbox_entry, submitted};
 use recipient::AttemptsAs;
-pub use recipient::Evidence;
 pub use report::{report, report_summary};
 pub use suppression::{SUPPRESSION_COLUMNS, suppression, suppression_cells};
 pub use tell::Teller;
+pub use webhook::{WebhookStatus, webhook, webhook_deliveries};
 
 /// When a quiet mail is closed.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,7 @@ mod suppression;
 mod tell;
 #[cfg(test)]
 mod testing;
+mod webhook;
 
 /// A bounce or delivery news.
 ///
@@ -101,7 +102,7 @@ pub fn lookup(records: &[MessageRecord], by_alias: bool, closing: Closing) -> Op
 pub fn submission(record: &MessageRecord, closing: Closing) -> Value {
     let by_recipient = Evidence::by_recipient(record);
     let recipients: Vec<Value> =
-        by_recipient.iter().map(|evidence| evidence.shown(AttemptsAs::Count)).collect();
+        by_recipient.iter().map(|one| recipient::shown(one, AttemptsAs::Count)).collect();
     object! {
         "messageId": shown(&record.submission.message_id),
         "queueId": record.submission.queue_id,
@@ -126,7 +127,7 @@ pub fn timeline(
     let mail = &record.submission;
     let by_recipient = Evidence::by_recipient(record);
     let recipients: Vec<Value> =
-        by_recipient.iter().map(|evidence| evidence.shown(AttemptsAs::List)).collect();
+        by_recipient.iter().map(|one| recipient::shown(one, AttemptsAs::List)).collect();
     object! {
         "messageId": shown(&mail.message_id),
         "queueId": mail.queue_id,
@@ -228,18 +229,9 @@ fn bounces(record: &MessageRecord, wanted: fn(&Bounce) -> bool) -> Vec<Value> {
     shown.collect()
 }
 
-/// Whether nothing more is to be expected: every recipient has ended for good, or has been quiet
-/// for the window after the next hop took it.
+/// Whether nothing more is to be expected of any of these recipients.
 fn are_closed(recipients: &[Evidence<'_>], closing: Closing) -> bool {
-    recipients.iter().all(|recipient| match recipient.state() {
-        State::Queued | State::Deferred => false,
-        State::Canceled | State::Failed | State::Expired | State::Suppressed | State::Bounced => {
-            true
-        }
-        State::Relayed | State::Delivered => {
-            recipient.last_news().is_some_and(|last| closing.now.since(last) >= closing.window)
-        }
-    })
+    recipients.iter().all(|recipient| recipient.is_closed(closing.now, closing.window))
 }
 
 fn headers(fields: impl Iterator<Item = (String, String)>) -> Value {

@@ -30,12 +30,10 @@ impl<'a> Teller<'a> {
         if event_name(&told.what).is_none() {
             return Ok(None);
         }
-        let queue_id = match &told.what {
-            Happened::Attempt(attempt) => Some(attempt.queue_id),
-            Happened::Bounce(bounce) => bounce.queue_id,
-            Happened::Report(captured) => return self.tell_of_report(told, captured),
-        };
-        let message = match queue_id {
+        if let Happened::Report(captured) = &told.what {
+            return self.tell_of_report(told, captured);
+        }
+        let message = match told.queue_id() {
             Some(queue_id) => self.mail(queue_id)?,
             None => None,
         };
@@ -54,8 +52,8 @@ impl<'a> Teller<'a> {
             return Ok(None);
         }
         let facts = bounce::read(&report.received.raw);
-        let message = match captured.matched.first() {
-            Some(queue_id) => self.mail(*queue_id)?,
+        let message = match told.queue_id() {
+            Some(queue_id) => self.mail(queue_id)?,
             None => None,
         };
         Ok(event(told, Subject { message, report: Some((&report, &facts)) }))

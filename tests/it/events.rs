@@ -90,9 +90,9 @@ fn everything_is_told_once_in_order_and_cursors_outlive_a_kill_and_the_index() {
     daemon.await_states(&queued.queue_id, &["failed"]);
     let told = wait_for("both are told", SOON, || {
         let (events, cursor) = paged(&daemon, "", "");
-        (events.len() == 2).then_some((events, cursor))
+        (events.len() == 3).then_some((events, cursor))
     });
-    assert_eq!(names(&told.0), ["messageFailed", "messageBounce"]);
+    assert_eq!(names(&told.0), ["messageFailed", "messageBounce", "messageClosed"]);
     assert_eq!(told.0[1]["data"]["capturedBy"], "inline", "{:#}", told.0[1]);
     assert_eq!(told.0[1]["message"]["queueId"], queued.queue_id, "{:#}", told.0[1]);
     daemon.kill();

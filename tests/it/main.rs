@@ -46,4 +46,7 @@ mod reports;
 mod scanners;
 #[cfg(test)]
 mod submit;
+#[cfg(test)]
 mod suppressions;
+#[cfg(test)]
+mod webhooks;

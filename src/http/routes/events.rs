@@ -22,9 +22,10 @@ use crate::http::auth::Caller;
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
 use crate::http::query::Query;
 use crate::http::tokens::Scope;
+use crate::mail::EVENT_NAMES;
 use crate::net::shutdown::Shutdown;
 use crate::store::Store;
-use crate::view::{self, EVENT_NAMES, Teller, Told};
+use crate::view::{self, Teller, Told};
 
 /// The streams that may still be opened.
 #[derive(Clone, Debug)]
@@ -247,7 +248,7 @@ fn streamed(told: &Told) -> String {
     format!("id: {}\nevent: {}\ndata: {}\n\n", told.id(), told.event, told.entry())
 }
 
-fn place(key: &str, text: &str) -> Result<u64, ApiError> {
+pub(super) fn place(key: &str, text: &str) -> Result<u64, ApiError> {
     view::place_of(text)
         .ok_or_else(|| ApiError::field(key, format!("\"{key}\" must be one that an answer gave")))
 }

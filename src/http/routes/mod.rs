@@ -15,6 +15,7 @@ mod search;
 mod stream;
 mod submit;
 mod suppressions;
+mod webhooks;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub(super) fn routes() -> Vec<Route> {
         outbox::routes(),
         suppressions::routes(),
         mailboxes::routes(),
+        webhooks::routes(),
         health::routes(),
         document::routes(),
     ];
@@ -66,8 +68,7 @@ pub(super) fn routes() -> Vec<Route> {
 /// Serves all routes, each to those who may ask.
 pub(super) fn router(state: HttpState) -> Router {
     // The pages are for people, and not in the document.
-    let mut router =
-        if state.inner.has_page { page::router(state.clone()) } else { Router::new() };
+    let mut router = if state.inner.has_page { page::router(state.clone()) } else { Router::new() };
     for route in routes() {
         let needing = |scope| middleware::from_fn_with_state((state.clone(), scope), let_in);
         let methods = match route.access {

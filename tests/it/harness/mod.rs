@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub(crate) mod imap_script;
 pub(crate) mod postfix;
 pub(crate) mod provider;
+pub(crate) mod receiver;
 pub(crate) mod report;
 pub(crate) mod sink;
 pub(crate) mod smtp;

@@ -13,10 +13,11 @@ use super::{Page, Viewer, text};
 use crate::http::query::Query;
 use crate::http::routes::{by_queue_id, closing, look_up, queue_id};
 use crate::mail::Timestamp;
+use crate::store::Evidence;
 use crate::store::record::{Attempt, Bounce, CapturedBy, Decision, Origin, ReportId, Submission};
 use crate::store::state::State as Fate;
 use crate::store::{MessageRecord, ReportRecord};
-use crate::view::{self, Closing, Evidence};
+use crate::view::{self, Closing};
 
 /// A piece of evidence in its place in time.
 enum Step<'a> {
