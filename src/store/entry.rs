@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::layout::{self, FrameRef, Kind, Location, ReportPart};
+use super::keys::{self, ReportPart};
+use super::layout::{self, FrameRef, Kind, Location};
 use super::live::Standing;
 use super::record::{
     Attempt, Bounce, Closed, Decision, FeedCursor, FolderCursor, NoticeSent, Order, Origin,
@@ -92,7 +93,7 @@ impl Entry {
         match self {
             Self::Message(message) => message.queue_id.as_bytes().to_vec(),
             Self::Attempt(attempt) => attempt.queue_id.as_bytes().to_vec(),
-            Self::Bounce(bounce) => layout::bounce_id_bytes(bounce).to_vec(),
+            Self::Bounce(bounce) => keys::bounce_id_bytes(bounce).to_vec(),
             Self::Report(report) => report.id.0.as_bytes().to_vec(),
             Self::Captured(mark) => mark.id.0.as_bytes().to_vec(),
             Self::Notice(notice) => notice_subject(notice).as_bytes().to_vec(),
@@ -151,7 +152,7 @@ impl Entry {
             Kind::Captured => Self::Captured(Arc::new(layout::decode_record(payload)?)),
             Kind::Notice => Self::Notice(Arc::new(layout::decode_record(payload)?)),
             Kind::Standing => {
-                let queue_id = layout::id_of(frame.key).ok_or("a frame has no queue id")?;
+                let queue_id = keys::id_of(frame.key).ok_or("a frame has no queue id")?;
                 Self::Standing(queue_id, Arc::new(layout::decode_record(payload)?))
             }
             Kind::Cursor => Self::Cursor(Arc::new(layout::decode_record(payload)?)),
@@ -192,22 +193,21 @@ impl Entry {
             Self::Message(message) if message.origin == Origin::App => {
                 let id = message.queue_id;
                 let recipients = message.envelope.recipients.iter();
-                let sent = recipients.map(|to| layout::sent_key(&to.address.canonical(), id));
+                let sent = recipients.map(|to| keys::sent_key(&to.address.canonical(), id));
                 let accounts = [Some(message.account.as_str()), None];
-                let accounts = accounts.map(|account| layout::account_key(account, id));
+                let accounts = accounts.map(|account| keys::account_key(account, id));
                 let once = message.control.idempotency.as_ref();
-                let once =
-                    once.map(|once| layout::idempotency_key(&message.account, &once.key, id));
+                let once = once.map(|once| keys::idempotency_key(&message.account, &once.key, id));
                 sent.chain(accounts).chain(once).collect()
             }
             Self::Attempt(attempt) if attempt.decision == Decision::Relayed => {
                 let id = attempt.queue_id;
-                let alias = attempt.alias.as_ref().map(|alias| layout::alias_key(alias, id));
+                let alias = attempt.alias.as_ref().map(|alias| keys::alias_key(alias, id));
                 let remote = attempt.remote_queue_id.as_deref();
-                let remote = remote.map(|remote| layout::remote_queue_id_key(remote, id));
+                let remote = remote.map(|remote| keys::remote_queue_id_key(remote, id));
                 alias.into_iter().chain(remote).collect()
             }
-            Self::Closed(closed) => vec![layout::closed_key(closed.queue_id)],
+            Self::Closed(closed) => vec![keys::closed_key(closed.queue_id)],
             _ => Vec::new(),
         }
     }
@@ -216,22 +216,22 @@ impl Entry {
     pub(super) fn rows(&self, lsn: u64, flags: u8, location: Location) -> Vec<Row> {
         let place = location.encode();
         let row = |day, key, value: &[u8]| Row { day, key, value: value.to_vec() };
-        let told = || row(location.day, layout::feed_key(lsn), &place);
+        let told = || row(location.day, keys::feed_key(lsn), &place);
         let named = |day| self.names().into_iter().map(move |key| row(day, key, &[]));
         match self {
             Self::Message(message) => {
                 let id = message.queue_id;
                 let day = id.time().day();
                 let own = [
-                    row(day, layout::submission_key(id), &place),
-                    row(day, layout::message_id_key(&message.message_id, id), &place),
+                    row(day, keys::submission_key(id), &place),
+                    row(day, keys::message_id_key(&message.message_id, id), &place),
                 ];
                 own.into_iter().chain(named(day)).collect()
             }
             Self::Attempt(attempt) => {
                 let id = attempt.queue_id;
                 let day = id.time().day();
-                let own = [row(day, layout::event_key(id, lsn), &place), told()];
+                let own = [row(day, keys::event_key(id, lsn), &place), told()];
                 own.into_iter().chain(named(day)).collect()
             }
             Self::Bounce(bounce) => {
@@ -244,24 +244,24 @@ impl Entry {
             }
             Self::Order(order) => {
                 let id = order.queue_id;
-                vec![row(id.time().day(), layout::event_key(id, lsn), &place)]
+                vec![row(id.time().day(), keys::event_key(id, lsn), &place)]
             }
             Self::Report(report) => {
                 let day = report.id.0.time().day();
                 vec![
-                    row(day, layout::report_key(report.id, ReportPart::Received), &place),
-                    row(day, layout::digest_key(&report.digest, report.id), &[]),
+                    row(day, keys::report_key(report.id, ReportPart::Received), &place),
+                    row(day, keys::digest_key(&report.digest, report.id), &[]),
                 ]
             }
             Self::Captured(mark) => {
                 let day = mark.id.0.time().day();
-                let key = layout::report_key(mark.id, ReportPart::Captured);
+                let key = keys::report_key(mark.id, ReportPart::Captured);
                 let mut rows = vec![row(day, key, &place)];
                 if !mark.reread {
                     rows.push(told());
                 }
                 if mark.is_unmatched() {
-                    rows.push(row(day, layout::unmatched_key(mark.id), &[]));
+                    rows.push(row(day, keys::unmatched_key(mark.id), &[]));
                 }
                 rows
             }
@@ -306,19 +306,19 @@ fn bounce_day(bounce: &Bounce) -> u32 {
 
 fn bounce_rows(bounce: &Bounce, lsn: u64, place: &[u8]) -> Vec<Row> {
     let row = |day, key| Row { day, key, value: place.to_vec() };
-    let id = layout::bounce_id_bytes(bounce);
+    let id = keys::bounce_id_bytes(bounce);
     let day = bounce_day(bounce);
     let mut rows = vec![
-        row(day, layout::recipient_key(&bounce.recipient, &id)),
-        row(day, layout::recent_key(&id)),
+        row(day, keys::recipient_key(&bounce.recipient, &id)),
+        row(day, keys::recent_key(&id)),
     ];
     if let Some(queue_id) = bounce.queue_id {
         let day = queue_id.time().day();
-        rows.push(row(day, layout::event_key(queue_id, lsn)));
-        rows.push(row(day, layout::known_bounce_key(queue_id, &bounce.key)));
+        rows.push(row(day, keys::event_key(queue_id, lsn)));
+        rows.push(row(day, keys::known_bounce_key(queue_id, &bounce.key)));
     }
     if let Some(report) = bounce.report_id {
-        rows.push(row(report.0.time().day(), layout::report_bounce_key(report, lsn)));
+        rows.push(row(report.0.time().day(), keys::report_bounce_key(report, lsn)));
     }
     rows
 }

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::StoreError;
 use super::archive::Archive;
 use super::entry::Entry;
-use super::layout::{self, Location};
+use super::keys;
+use super::layout::Location;
 use super::record::{Attempt, Bounce, Closed, FeedCursor, ReportCaptured};
 use super::shared::Shared;
 use crate::mail::QueueId;
@@ -147,7 +148,7 @@ impl Shared {
 
     /// Whether a mail has been closed.
     pub(super) fn is_closed(&self, queue_id: QueueId) -> Result<bool, StoreError> {
-        let key = layout::closed_key(queue_id);
+        let key = keys::closed_key(queue_id);
         // Pending first: what leaves it is in the index by then.
         if !self.core().pending.by_name(&key).is_empty() {
             return Ok(true);
@@ -164,8 +165,8 @@ impl Archive {
         until: u64,
         max: usize,
     ) -> Result<BTreeMap<u64, Location>, StoreError> {
-        let prefix = layout::feed_prefix();
-        let key = layout::feed_key(after);
+        let prefix = keys::feed_prefix();
+        let key = keys::feed_key(after);
         let mut found = BTreeMap::new();
         // The days of events mostly rise with their places. A clock that was set back makes
         // exceptions, so every day is asked that may have something behind `after`.
@@ -175,9 +176,9 @@ impl Archive {
             if rows.is_empty() {
                 self.feed_ends().saw_none(look, after);
             }
-            let places = rows.iter().filter_map(|(key, value)| {
-                Some((layout::feed_lsn(key)?, Location::decode(value)?))
-            });
+            let places = rows
+                .iter()
+                .filter_map(|(key, value)| Some((keys::feed_lsn(key)?, Location::decode(value)?)));
             found.extend(places.filter(|(place, _)| *place <= until));
             while found.len() > max {
                 found.pop_last();

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::disk::Disk;
+use super::keys;
 use super::layout;
 
 /// The filter of a day that is being written to.
@@ -112,7 +113,7 @@ pub(super) fn file_may_contain(path: &Path, prefix: &[u8]) -> bool {
 impl Bits {
     fn of(prefix: &[u8]) -> Self {
         // Prefixes hold hashes, but short of 16 octets and with a tag: hashed once more.
-        let hash = layout::hash16(&[prefix]);
+        let hash = keys::hash16(&[prefix]);
         let (choice, spread) = hash.split_at(4);
         let choice = layout::u32_at(choice, 0).unwrap_or_default();
         let block = usize::try_from(choice).unwrap_or_default().checked_rem(CHUNK_BLOCKS);

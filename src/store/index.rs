@@ -14,6 +14,7 @@ use super::StoreError;
 use super::disk::{Disk, create_private_dir};
 use super::filter::{self, Filter};
 use super::journal;
+use super::keys;
 use super::layout;
 
 /// The index of one day. Another engine that has these can replace sled.
@@ -207,7 +208,7 @@ impl Tables {
                 open.filter = Filter::load(&self.keys_path(day));
             }
             if let Some(filter) = &mut open.filter {
-                let keys = rows.iter().filter_map(|(key, _)| layout::filtered_prefix(key));
+                let keys = rows.iter().filter_map(|(key, _)| keys::filtered_prefix(key));
                 keys.for_each(|key| filter.add(key));
             }
         }
@@ -216,7 +217,7 @@ impl Tables {
 
     /// Whether a day may have rows with this prefix; asked before the day is opened.
     pub(super) fn may_contain(&self, day: u32, prefix: &[u8]) -> bool {
-        if layout::filtered_prefix(prefix).is_none() {
+        if keys::filtered_prefix(prefix).is_none() {
             return true;
         }
         let days = self.days();
@@ -266,7 +267,7 @@ impl Tables {
         }
         open.dirty = false;
         drop(days);
-        table.apply(vec![(layout::marker_key(), lsn.to_be_bytes().to_vec())])?;
+        table.apply(vec![(keys::marker_key(), lsn.to_be_bytes().to_vec())])?;
         table.checkpoint(&self.disk)?;
         let mark = Mark { lsn, open_in: Some(owner) };
         self.write_mark(day, &mark).map_err(|error| IndexError(error.to_string()))
@@ -291,7 +292,7 @@ impl Tables {
         let path = self.path(day);
         let mark = self.read_mark(day).ok_or_else(|| IndexError("it has no mark".to_owned()))?;
         let table = open_sled(&path)?;
-        let marker = table.value(&layout::marker_key())?.unwrap_or_default();
+        let marker = table.value(&keys::marker_key())?.unwrap_or_default();
         let flushed = marker.try_into().map_or(0, u64::from_be_bytes);
         if flushed < mark.lsn {
             return Err(IndexError(format!("rows up to {} were there, now {flushed}", mark.lsn)));

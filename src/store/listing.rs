@@ -5,7 +5,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::StoreError;
-use super::layout;
+use super::keys;
 use super::shared::Shared;
 use crate::mail::QueueId;
 
@@ -27,10 +27,10 @@ impl Shared {
     ) -> Result<Vec<QueueId>, StoreError> {
         let is_before = |id: &QueueId| before.is_none_or(|before| *id < before);
         // Pending first: what leaves it is in the index by then.
-        let prefix = layout::account_prefix(account);
+        let prefix = keys::account_prefix(account);
         let pending = self.core().pending.by_name(&prefix);
         let mut found: BTreeSet<QueueId> = pending.into_iter().filter(is_before).collect();
-        let after = before.map(|before| layout::account_key(account, before));
+        let after = before.map(|before| keys::account_key(account, before));
         let mut from_days = 0_usize;
         for day in self.archive.days() {
             if from_days >= max {
@@ -42,14 +42,14 @@ impl Shared {
             }
             let rows = self.archive.scan(day, &prefix, after.as_deref(), max)?;
             from_days = from_days.saturating_add(rows.len());
-            found.extend(rows.iter().filter_map(|(key, _)| layout::inverted_id_of(key)));
+            found.extend(rows.iter().filter_map(|(key, _)| keys::inverted_id_of(key)));
         }
         Ok(found.into_iter().rev().take(max).collect())
     }
 
     /// How many mails of an account, or of all, are kept.
     pub(super) fn sent_count(&self, account: Option<&str>) -> Result<u64, StoreError> {
-        let prefix = layout::account_prefix(account);
+        let prefix = keys::account_prefix(account);
         // Pending first: what leaves it is in the index by then, and is not counted there.
         let pending: BTreeSet<QueueId> = self.core().pending.by_name(&prefix).into_iter().collect();
         let days = self.archive.days();
@@ -80,7 +80,7 @@ impl Shared {
         let (mut newer, mut after) = (0_u64, None::<Vec<u8>>);
         'rows: loop {
             let rows = self.archive.scan(day, prefix, after.as_deref(), ROWS_AT_A_TIME)?;
-            for id in rows.iter().filter_map(|(key, _)| layout::inverted_id_of(key)) {
+            for id in rows.iter().filter_map(|(key, _)| keys::inverted_id_of(key)) {
                 if known.newest.is_some_and(|newest| id <= newest) {
                     break 'rows;
                 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::entry::{self, Entry};
-use super::layout::{self, Location, ReportPart};
+use super::keys::{self, ReportPart};
+use super::layout::Location;
 use super::pending::PendingMessage;
 use super::record::{
     Attempt, Bounce, BounceKey, Decision, Order, ReportCaptured, ReportId, ReportReceived,
@@ -41,10 +42,10 @@ impl Shared {
     pub(super) fn by_message_id(&self, wanted: &MessageId) -> Result<Vec<QueueId>, StoreError> {
         let mut found: BTreeSet<QueueId> =
             self.core().pending.by_message_id(wanted).into_iter().collect();
-        let prefix = layout::message_id_prefix(wanted);
+        let prefix = keys::message_id_prefix(wanted);
         for day in self.archive.days() {
             for (key, value) in self.archive.scan(day, &prefix, None, SUBMISSIONS_MAX)? {
-                let Some(queue_id) = layout::inverted_id_of(&key) else { continue };
+                let Some(queue_id) = keys::inverted_id_of(&key) else { continue };
                 if let Some(Entry::Message(submission)) = self.entry(&value)?
                     && entry::is_same_message(&submission, wanted)
                 {
@@ -57,7 +58,7 @@ impl Shared {
 
     /// The submissions to which a next hop gave this Message-ID, newest first.
     pub(super) fn by_alias(&self, wanted: &MessageId) -> Result<Vec<QueueId>, StoreError> {
-        let prefix = layout::alias_prefix(wanted);
+        let prefix = keys::alias_prefix(wanted);
         let mut found = Vec::new();
         for record in self.named(&prefix, Timestamp::default(), NAMED_MAX)? {
             if record.attempts.iter().any(|attempt| attempt.alias.as_ref() == Some(wanted)) {
@@ -74,7 +75,7 @@ impl Shared {
         wanted: &str,
         since: Timestamp,
     ) -> Result<Vec<Attempt>, StoreError> {
-        let prefix = layout::remote_queue_id_prefix(wanted);
+        let prefix = keys::remote_queue_id_prefix(wanted);
         let is_wanted = |attempt: &Attempt| {
             attempt.decision == Decision::Relayed
                 && attempt.remote_queue_id.as_deref() == Some(wanted)
@@ -90,7 +91,7 @@ impl Shared {
         since: Timestamp,
         max: usize,
     ) -> Result<Vec<MessageRecord>, StoreError> {
-        let mut records = self.named(&layout::sent_prefix(address), since, max)?;
+        let mut records = self.named(&keys::sent_prefix(address), since, max)?;
         records.retain(|record| {
             let mut recipients = record.submission.envelope.recipients.iter();
             recipients.any(|to| to.address.canonical() == address)
@@ -105,7 +106,7 @@ impl Shared {
         key: &str,
         since: Timestamp,
     ) -> Result<Option<Submission>, StoreError> {
-        let records = self.named(&layout::idempotency_prefix(account, key), since, NAMED_MAX)?;
+        let records = self.named(&keys::idempotency_prefix(account, key), since, NAMED_MAX)?;
         let mut submissions = records.into_iter().map(|record| record.submission);
         Ok(submissions.find(|submission| {
             let once = submission.control.idempotency.as_ref();
@@ -147,10 +148,10 @@ impl Shared {
     ) -> Result<BTreeSet<ReportId>, StoreError> {
         let mut found: BTreeSet<ReportId> =
             self.core().pending.by_digest(digest).into_iter().collect();
-        let prefix = layout::digest_prefix(digest);
+        let prefix = keys::digest_prefix(digest);
         for day in self.archive.days() {
             for (key, _) in self.archive.scan(day, &prefix, None, SUBMISSIONS_MAX)? {
-                found.extend(layout::id_of(&key).map(ReportId));
+                found.extend(keys::id_of(&key).map(ReportId));
             }
         }
         Ok(found)
@@ -159,7 +160,7 @@ impl Shared {
     pub(super) fn bounces_of_report(&self, id: ReportId) -> Result<Vec<Bounce>, StoreError> {
         let pending = self.core().pending.report(id);
         let mut bounces = Latest::default();
-        let prefix = layout::report_bounce_prefix(id);
+        let prefix = keys::report_bounce_prefix(id);
         for (_, value) in self.archive.scan(id.0.time().day(), &prefix, None, usize::MAX)? {
             if let Some(Entry::Bounce(bounce)) = self.entry(&value)? {
                 bounces.put(&bounce);
@@ -180,18 +181,17 @@ impl Shared {
             let marks = core.pending.marks().filter(|mark| mark.is_unmatched());
             marks.map(|mark| mark.id).filter(is_before).collect()
         };
-        let after = before.map(layout::unmatched_key);
+        let after = before.map(keys::unmatched_key);
         let mut from_days = 0;
         for day in self.archive.days() {
             if from_days >= max {
                 break;
             }
-            let prefix = layout::unmatched_prefix();
+            let prefix = keys::unmatched_prefix();
             let rows = self.archive.scan(day, &prefix, after.as_deref(), max)?;
             from_days = from_days.saturating_add(rows.len());
-            found.extend(
-                rows.iter().filter_map(|(key, _)| layout::inverted_id_of(key)).map(ReportId),
-            );
+            found
+                .extend(rows.iter().filter_map(|(key, _)| keys::inverted_id_of(key)).map(ReportId));
         }
         Ok(found.into_iter().rev().take(max).collect())
     }
@@ -207,7 +207,7 @@ impl Shared {
         let after = after.unwrap_or(ReportId(before)).max(ReportId(before));
         let mut found: BTreeSet<ReportId> =
             self.core().pending.marks().map(|mark| mark.id).filter(|id| *id > after).collect();
-        let key = layout::report_key(after, ReportPart::Captured);
+        let key = keys::report_key(after, ReportPart::Captured);
         let mut from_days: usize = 0;
         let days = self.archive.days().into_iter().rev();
         for day in days.filter(|day| *day >= after.0.time().day()) {
@@ -216,9 +216,9 @@ impl Shared {
             }
             // Each report has up to two rows.
             let rows = max.saturating_mul(2);
-            let rows = self.archive.scan(day, &layout::report_prefix(), Some(&key), rows)?;
+            let rows = self.archive.scan(day, &keys::report_prefix(), Some(&key), rows)?;
             let ids: BTreeSet<ReportId> =
-                rows.iter().filter_map(|(key, _)| layout::captured_report_of(key)).collect();
+                rows.iter().filter_map(|(key, _)| keys::captured_report_of(key)).collect();
             from_days = from_days.saturating_add(ids.len());
             found.extend(ids);
         }
@@ -232,7 +232,7 @@ impl Shared {
         key: &[u8; 16],
     ) -> Result<bool, StoreError> {
         let row =
-            self.archive.value(queue_id.time().day(), &layout::known_bounce_key(queue_id, key))?;
+            self.archive.value(queue_id.time().day(), &keys::known_bounce_key(queue_id, key))?;
         match row {
             // The row says where the bounce is; it is compared, as every look-up is.
             Some(value) => Ok(match self.entry(&value)? {
@@ -267,7 +267,7 @@ impl Shared {
             }
             let rows = self.archive.scan(day, prefix, None, max)?;
             from_days = from_days.saturating_add(rows.len());
-            found.extend(rows.iter().filter_map(|(key, _)| layout::inverted_id_of(key)));
+            found.extend(rows.iter().filter_map(|(key, _)| keys::inverted_id_of(key)));
         }
         let mut records = Vec::new();
         for queue_id in found.into_iter().rev().filter(|id| id.time() >= since).take(max) {
@@ -285,7 +285,7 @@ impl Shared {
             return Ok(Ok(submission.as_ref().clone()));
         }
         let time = queue_id.time();
-        match self.entry_at(time.day(), &layout::submission_key(queue_id))? {
+        match self.entry_at(time.day(), &keys::submission_key(queue_id))? {
             Some(Entry::Message(found)) if found.queue_id == queue_id => {
                 Ok(Ok(found.as_ref().clone()))
             }
@@ -297,7 +297,7 @@ impl Shared {
         let mut attempts: Vec<Attempt> = Vec::new();
         let mut orders: Vec<Order> = Vec::new();
         let mut bounces = Latest::default();
-        let prefix = layout::event_prefix(queue_id);
+        let prefix = keys::event_prefix(queue_id);
         for (_, value) in self.archive.scan(queue_id.time().day(), &prefix, None, usize::MAX)? {
             match self.entry(&value)? {
                 Some(Entry::Attempt(attempt)) if attempt.queue_id == queue_id => {
@@ -328,7 +328,7 @@ impl Shared {
     }
 
     fn received(&self, id: ReportId) -> Result<Option<ReportReceived>, StoreError> {
-        let key = layout::report_key(id, ReportPart::Received);
+        let key = keys::report_key(id, ReportPart::Received);
         Ok(match self.entry_at(id.0.time().day(), &key)? {
             Some(Entry::Report(report)) if report.id == id => Some(report.as_ref().clone()),
             _ => None,
@@ -336,7 +336,7 @@ impl Shared {
     }
 
     fn captured(&self, id: ReportId) -> Result<Option<ReportCaptured>, StoreError> {
-        let key = layout::report_key(id, ReportPart::Captured);
+        let key = keys::report_key(id, ReportPart::Captured);
         Ok(match self.entry_at(id.0.time().day(), &key)? {
             Some(Entry::Captured(mark)) if mark.id == id => Some(mark.as_ref().clone()),
             _ => None,
@@ -372,7 +372,7 @@ struct Latest {
 impl Latest {
     /// Adds a bounce, or puts it in the place of what it revises.
     fn put(&mut self, bounce: &Bounce) {
-        let name = (layout::bounce_id_bytes(bounce), bounce.key);
+        let name = (keys::bounce_id_bytes(bounce), bounce.key);
         let place = *self.places.entry(name).or_insert(self.bounces.len());
         match self.bounces.get_mut(place) {
             Some(known) => known.clone_from(bounce),

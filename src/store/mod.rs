@@ -17,6 +17,7 @@ mod filter;
 mod index;
 mod intake;
 mod journal;
+mod keys;
 mod layout;
 mod listing;
 mod live;

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::entry::Entry;
-use super::layout;
+use super::keys;
 use super::record::{Attempt, Bounce, Order, ReportCaptured, ReportId, ReportReceived, Submission};
 use crate::mail::{MessageId, QueueId};
 
@@ -131,12 +131,12 @@ impl Pending {
     pub(super) fn by_name(&self, prefix: &[u8]) -> Vec<QueueId> {
         let names = self.names.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
         let names = names.take_while(|name| name.starts_with(prefix));
-        names.filter_map(|name| layout::inverted_id_of(name)).collect()
+        names.filter_map(|name| keys::inverted_id_of(name)).collect()
     }
 
     /// Pending bounces of an address, those with an id before `before` only.
     pub(super) fn by_recipient(&self, address: &str, before: Option<[u8; 10]>) -> Vec<Arc<Bounce>> {
-        let bounces = self.recipients.get(&layout::address_hash(address));
+        let bounces = self.recipients.get(&keys::address_hash(address));
         bounces.map_or_else(Vec::new, |bounces| before_id(bounces, before).cloned().collect())
     }
 
@@ -170,8 +170,8 @@ impl Pending {
     }
 
     fn add_bounce(&mut self, bounce: &Arc<Bounce>) {
-        let id = layout::bounce_id_bytes(bounce);
-        let address = layout::address_hash(&bounce.recipient);
+        let id = keys::bounce_id_bytes(bounce);
+        let address = keys::address_hash(&bounce.recipient);
         self.recipients.entry(address).or_default().insert(id, Arc::clone(bounce));
         self.recent.insert(id, Arc::clone(bounce));
         if let Some(queue_id) = bounce.queue_id {
@@ -183,8 +183,8 @@ impl Pending {
     }
 
     fn remove_bounce(&mut self, bounce: &Arc<Bounce>) {
-        let id = layout::bounce_id_bytes(bounce);
-        let address = layout::address_hash(&bounce.recipient);
+        let id = keys::bounce_id_bytes(bounce);
+        let address = keys::address_hash(&bounce.recipient);
         if let Some(bounces) = self.recipients.get_mut(&address) {
             remove_same(bounces, &id, bounce);
             if bounces.is_empty() {

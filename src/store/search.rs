@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::layout::{self, Location};
+use super::keys;
+use super::layout::Location;
 use super::record::{Bounce, BounceId};
 use super::shared::Shared;
 use super::{Store, StoreError};
@@ -60,7 +61,7 @@ impl BounceId {
 
     /// The name in hexadecimal, as clients give it back; `None` where it is none.
     pub fn parse(text: &str) -> Option<Self> {
-        layout::parse_bounce_id(text).map(|bytes| Self::of_bytes(&bytes))
+        keys::parse_bounce_id(text).map(|bytes| Self::of_bytes(&bytes))
     }
 
     fn of_bytes(bytes: &[u8; 10]) -> Self {
@@ -71,15 +72,15 @@ impl BounceId {
 impl Shared {
     fn bounces_in(&self, range: Range<'_>, max: usize) -> Result<Stretch, StoreError> {
         let address = range.address.map(canonical);
-        let before = range.before.and_then(|id| layout::parse_bounce_id(&id.0));
+        let before = range.before.and_then(|id| keys::parse_bounce_id(&id.0));
         let least = *QueueId::new(range.since, 0).as_bytes();
         let mut found = self.pending_bounces(address.as_deref(), before, max);
         let (prefix, after) = match &address {
             Some(address) => (
-                layout::recipient_prefix(address),
-                before.map(|id| layout::recipient_key(address, &id)),
+                keys::recipient_prefix(address),
+                before.map(|id| keys::recipient_key(address, &id)),
             ),
-            None => (layout::recent_prefix(), before.map(|id| layout::recent_key(&id))),
+            None => (keys::recent_prefix(), before.map(|id| keys::recent_key(&id))),
         };
         let more = max.saturating_add(1);
         let (mut asked, mut is_enough) = (0_usize, false);
@@ -97,7 +98,7 @@ impl Shared {
                 asked = asked.saturating_add(1);
             }
             for (key, value) in rows {
-                let (Some(id), Some(at)) = (layout::inverted_id_of(&key), Location::decode(&value))
+                let (Some(id), Some(at)) = (keys::inverted_id_of(&key), Location::decode(&value))
                 else {
                     continue;
                 };
@@ -134,7 +135,7 @@ impl Shared {
             Some(address) => core.pending.by_recipient(address, before),
             None => core.pending.recent(before, max.saturating_add(1)),
         };
-        let name = |bounce: Arc<Bounce>| (layout::bounce_id_bytes(&bounce), Found::Pending(bounce));
+        let name = |bounce: Arc<Bounce>| (keys::bounce_id_bytes(&bounce), Found::Pending(bounce));
         pending.into_iter().map(name).collect()
     }
 
