@@ -94,7 +94,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["metrics"]),
     ("tracing_subscriber", &["daemon"]),
     ("samotop_core", &["smtp"]),
-    ("mail_parser", &["bounce"]),
+    ("mail_parser", &["bounce", "view"]),
     ("blake3", &["store"]),
     ("crc32c", &["store"]),
     ("rmp_serde", &["store"]),

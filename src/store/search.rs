@@ -64,6 +64,11 @@ impl BounceId {
         keys::parse_bounce_id(text).map(|bytes| Self::of_bytes(&bytes))
     }
 
+    /// When the bounce was captured.
+    pub fn time(&self) -> Option<Timestamp> {
+        keys::parse_bounce_id(&self.0).map(|bytes| QueueId::from_bytes(bytes).time())
+    }
+
     fn of_bytes(bytes: &[u8; 10]) -> Self {
         Self(bytes.iter().map(|octet| format!("{octet:02x}")).collect())
     }

@@ -16,6 +16,7 @@ use crate::store::record::{Bounce, Submission};
 use crate::store::state::State;
 use crate::store::{Evidence, MessageRecord};
 pub use event::{Told, cursor, event_name, place_of};
+pub use listed::{listed, listed_report, listed_whole, text};
 pub use mailbox::mailbox;
 pub use outbox::{canceled, outbox_entry, submitted};
 use recipient::AttemptsAs;
@@ -44,6 +45,7 @@ macro_rules! object {
 
 // After the macro, which they use.
 mod event;
+mod listed;
 mod mailbox;
 mod outbox;
 mod recipient;

@@ -33,6 +33,8 @@ mod imap_hostile;
 #[cfg(test)]
 mod imap_oauth2;
 #[cfg(test)]
+mod lists;
+#[cfg(test)]
 mod net;
 #[cfg(test)]
 mod page;

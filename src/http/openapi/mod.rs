@@ -1,6 +1,7 @@
 //! The document of everything that can be asked, in OpenAPI 3.1, made of the tables that the
 //! router is made of.
 
+mod listing;
 pub(super) mod page;
 mod schemas;
 mod submitting;

@@ -1,10 +1,10 @@
 //! The objects that answers are made of, field by field, as `view` writes them.
 //!
-//! `tests/it/openapi.rs` holds answers of a running daemon against them, with nothing allowed
-//! that is not listed here.
+//! What is not listed here is not promised.
 
 use serde_json::{Value, json};
 
+use super::listing::{FOLDERS, STATS};
 use super::submitting::SUBMITTING;
 use crate::bounce::RecommendedAction;
 use crate::http::operation::{Field, Schema, Shape};
@@ -17,6 +17,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Schema> {
         ERROR,
         SUBMITTING,
         MAILS,
+        FOLDERS,
+        STATS,
         BOUNCES,
         REPORTS,
         EVENTS,
@@ -43,11 +45,12 @@ pub(super) const FLAG: Shape = Shape::Flag;
 pub(super) const NUMBER: Shape = Shape::Number;
 pub(super) const ID: Shape = Shape::Pattern(QUEUE_ID_PATTERN);
 const IDS: Shape = Shape::List(&ID);
-const HEADERS: Shape = Shape::Map(&TEXTS);
-const META: Shape = Shape::Map(&TEXT);
-const STATUS: Shape = Shape::Pattern("^[245]\\.[0-9]{1,3}\\.[0-9]{1,3}$");
+pub(super) const HEADERS: Shape = Shape::Map(&TEXTS);
+pub(super) const META: Shape = Shape::Map(&TEXT);
+pub(super) const STATUS: Shape = Shape::Pattern("^[245]\\.[0-9]{1,3}\\.[0-9]{1,3}$");
 pub(super) const CODE: Shape = Shape::Between(100, 999, None);
-const ACTION: Shape = Shape::OneOf(&["failed", "delayed", "delivered", "relayed", "expanded"]);
+pub(super) const ACTION: Shape =
+    Shape::OneOf(&["failed", "delayed", "delivered", "relayed", "expanded"]);
 pub(super) const STATE: Shape = Shape::OneOf(&[
     "queued",
     "deferred",

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::known::Known;
 use super::search::{self, Search};
-use super::stream::{Gone, Lines};
+use super::stream::{Gone, Pieces};
 use super::{
     ApiError, CURSOR, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, PAGE_SIZE_PARAMETER, Submissions,
     accepts, answer, by_message_id, by_queue_id, closing, id_in_path, look_up, message_id,
@@ -113,7 +113,7 @@ async fn export(
     before: Option<BounceId>,
 ) -> Result<Response, ApiError> {
     let (first, mut next) = lines_of(&state, search.clone(), before).await?;
-    let (mut lines, response) = Lines::of(NDJSON);
+    let (mut lines, response) = Pieces::of(NDJSON);
     tokio::spawn(async move {
         if matches!(lines.send(first).await, Err(Gone)) {
             return;
@@ -159,8 +159,6 @@ fn cursor(text: &str) -> Result<BounceId, ApiError> {
         .ok_or_else(|| ApiError::field("cursor", "\"cursor\" must be one that a page gave"))
 }
 
-const MOMENT: Shape = Shape::Pattern(super::MOMENT_PATTERN);
-
 const NDJSON: &str = "application/x-ndjson";
 
 /// Bounces that are read at a time for an export.
@@ -193,8 +191,8 @@ const LIST: Operation = Operation {
         Parameter::new("fault", Shape::Words(search::faults), "By this one's fault"),
         Parameter::new("account", Shape::Text, "Of mails of this account"),
         Parameter::new("capturedBy", Shape::OneOf(search::CAPTURED_BY), "Caught there"),
-        Parameter::new("since", MOMENT, "Captured then or later: `7d` ago, a day or a time"),
-        Parameter::new("until", MOMENT, "Captured before then"),
+        Parameter::new("since", super::MOMENT, "Captured then or later: `7d` ago, a day or a time"),
+        Parameter::new("until", super::MOMENT, "Captured before then"),
         PAGE_SIZE_PARAMETER,
         CURSOR,
     ],

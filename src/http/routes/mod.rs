@@ -1,5 +1,6 @@
 //! What can be asked, one file per kind of thing.
 
+mod account;
 mod bounces;
 mod document;
 mod events;
@@ -12,6 +13,7 @@ mod page;
 mod reports;
 mod reread;
 mod search;
+mod stats;
 mod stream;
 mod submit;
 mod suppressions;
@@ -51,6 +53,7 @@ pub(super) fn routes() -> Vec<Route> {
     let groups = [
         bounces::routes(),
         messages::routes(),
+        account::routes(),
         reports::routes(),
         events::routes(),
         reread::routes(),
@@ -59,6 +62,7 @@ pub(super) fn routes() -> Vec<Route> {
         suppressions::routes(),
         mailboxes::routes(),
         webhooks::routes(),
+        stats::routes(),
         health::routes(),
         document::routes(),
     ];
@@ -311,12 +315,23 @@ const PAGE_SIZE: usize = 20;
 /// Entries of a page at most.
 const PAGE_SIZE_MAX: usize = 1000;
 
+/// The header of an answer that is a mail.
+const AS_MAIL: [(header::HeaderName, &str); 3] = [
+    (header::CONTENT_TYPE, "message/rfc822"),
+    // A browser must not take a stranger's mail for a page of ours.
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::CONTENT_SECURITY_POLICY, "sandbox"),
+];
+
 /// What a queue id and the id of a report look like.
 pub(super) const QUEUE_ID_PATTERN: &str = "^[0-9a-vA-V]{16}$";
 
 /// What a moment looks like in a question.
 const MOMENT_PATTERN: &str = "^([0-9]{1,6}[smhdw]|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
     (T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))?)$";
+
+/// A moment in a question.
+const MOMENT: Shape = Shape::Pattern(MOMENT_PATTERN);
 
 /// How many entries a page has.
 const PAGE_SIZE_PARAMETER: Parameter = Parameter::new(

@@ -1,7 +1,6 @@
 //! `/v1/reports`: what came back, as it was read and as it arrived.
 
 use axum::extract::{Path, Request, State};
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
@@ -105,13 +104,7 @@ async fn source(
     Query::of(request.uri(), &SOURCE)?;
     let id = queue_id("id", &id).map(ReportId)?;
     let record = look_up(&state, move |store| stored(store, &caller, id)).await?;
-    let headers = [
-        (header::CONTENT_TYPE, "message/rfc822"),
-        // A browser must not take a stranger's mail for a page of ours.
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "sandbox"),
-    ];
-    Ok((headers, record.received.raw).into_response())
+    Ok((super::AS_MAIL, record.received.raw).into_response())
 }
 
 /// A report; 404 without it, and to who may not see all the mails that it is about.

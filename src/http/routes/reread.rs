@@ -123,11 +123,7 @@ const SHOW: Operation = Operation {
     group: "Reports",
     about: "What stored reports say when they are read again, oldest first.",
     query: &[
-        Parameter::new(
-            "since",
-            Shape::Pattern(super::MOMENT_PATTERN),
-            "Arrived then or later: `7d` ago, a day or a time",
-        ),
+        Parameter::new("since", super::MOMENT, "Arrived then or later: `7d` ago, a day or a time"),
         Parameter::new(
             "pageSize",
             Shape::Between(1, PAGE_SIZE_MAX, Some(REPORTS_MAX)),

@@ -68,6 +68,11 @@ impl Search {
         })
     }
 
+    /// The same, of what was captured at `since` or later.
+    pub(super) fn from(self, since: Timestamp) -> Self {
+        Self { since, ..self }
+    }
+
     /// At most `max` of what fits, before a place. What is rare is not looked for to the end at
     /// once, so that there may be fewer, or none, and yet a next place.
     pub(super) fn page(
@@ -180,17 +185,19 @@ impl Search {
 }
 
 /// Whose the mails are that one search has met.
-struct Accounts<'a> {
+pub(super) struct Accounts<'a> {
     store: &'a Store,
     known: HashMap<QueueId, Option<String>>,
 }
 
 impl<'a> Accounts<'a> {
-    fn new(store: &'a Store) -> Self {
+    /// Nobody's yet.
+    pub(super) fn new(store: &'a Store) -> Self {
         Self { store, known: HashMap::new() }
     }
 
-    fn of(&mut self, queue_id: QueueId) -> Result<Option<&String>, StoreError> {
+    /// Whose a mail is; `None` where it is no longer there.
+    pub(super) fn of(&mut self, queue_id: QueueId) -> Result<Option<&String>, StoreError> {
         if !self.known.contains_key(&queue_id) {
             let mail = self.store.submission(queue_id)?.ok();
             self.known.insert(queue_id, mail.map(|mail| mail.account));
@@ -199,7 +206,8 @@ impl<'a> Accounts<'a> {
     }
 }
 
-fn domain_of(address: &str) -> String {
+/// What stands behind the @ of an address, as domains are compared.
+pub(super) fn domain_of(address: &str) -> String {
     canonical(address).rsplit_once('@').map_or_else(String::new, |(_, domain)| domain.to_owned())
 }
 

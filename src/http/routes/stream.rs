@@ -10,10 +10,8 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 use tokio::time::timeout;
 
-use super::ApiError;
-
 /// The sending end of an answer.
-pub(super) struct Lines {
+pub(super) struct Pieces {
     sender: Sender<Bytes, io::Error>,
 }
 
@@ -21,7 +19,7 @@ pub(super) struct Lines {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gone;
 
-impl Lines {
+impl Pieces {
     /// An answer of this media type, and where its pieces go in.
     pub(super) fn of(kind: &'static str) -> (Self, Response) {
         let (sender, body) = Channel::<Bytes, io::Error>::new(1);
@@ -37,9 +35,9 @@ impl Lines {
     }
 
     /// Breaks the answer off, so that nobody takes it for whole.
-    pub(super) fn abort(self, error: &ApiError) {
+    pub(super) fn abort(self, error: &dyn std::fmt::Debug) {
         tracing::error!(?error, "an answer is broken off");
-        self.sender.abort(io::Error::other("the store cannot be read"));
+        self.sender.abort(io::Error::other("the rest cannot be read"));
     }
 }
 

@@ -1,5 +1,7 @@
 //! The routes, asked over real connections.
 
+mod folders;
+
 use super::auth::Policy;
 use super::tokens::{Scope, TokenFile};
 use super::*;
