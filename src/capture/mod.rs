@@ -7,6 +7,7 @@
 //! where the operator wants guesses to.
 
 mod addressed;
+mod arrived;
 mod closing;
 mod correlate;
 mod evidence;
@@ -36,6 +37,7 @@ use crate::store::{LiveMessage, ReportRecord, Store, StoreError, Ticket};
 use correlate::Ladder;
 use rungs::Search;
 
+pub use arrived::arrived;
 pub use closing::Closer;
 pub use options::{Forward, Options, ReturnPath, RuleSets};
 pub use reread::{Change, Difference, Mode};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::error::ImapError;
 use super::mailbox::Shared;
 use crate::bounce::{self, Verdict};
-use crate::mail::header;
+use crate::capture::arrived;
 use crate::store::record::{CapturedBy, ReportId, ReportReceived};
 use crate::store::{StoreError, Ticket, report_digest};
 
@@ -31,19 +31,8 @@ pub(super) async fn take(shared: &Shared, raw: Vec<u8>) -> Result<Taken, ImapErr
         if let Some(id) = store.any_report_by_digest(&digest)? {
             return Ok(Err(Taken::Known(id)));
         }
-        let reverse_path = addresses(&raw, "Return-Path").pop().unwrap_or_default();
-        let mut recipients = addresses(&raw, "Delivered-To");
-        recipients.extend(addresses(&raw, "X-Original-To"));
-        Ok::<_, StoreError>(Ok(ReportReceived {
-            id: ReportId(store.new_queue_id()),
-            received_at: clock.now(),
-            captured_by: CapturedBy::Imap,
-            reverse_path,
-            recipients,
-            tokens: Vec::new(),
-            digest,
-            raw,
-        }))
+        let id = ReportId(store.new_queue_id());
+        Ok::<_, StoreError>(Ok(arrived(id, clock.now(), CapturedBy::Imap, raw)))
     });
     let report = match read.await.map_err(|_panicked| ImapError::Defect(doing))?? {
         Ok(report) => report,
@@ -64,13 +53,6 @@ async fn stored(shared: &Shared, report: ReportReceived) -> Result<Ticket, ImapE
     Ok(shared.store.accept_report(report)?)
 }
 
-/// The addresses in the fields of this name, which deliveries have added.
-fn addresses(raw: &[u8], name: &str) -> Vec<String> {
-    let (fields, _) = header::split(raw);
-    let fields = header::fields(fields).filter(|field| field.is(name)).take(RECIPIENTS_MAX);
-    fields.map(|field| field.text().trim_matches(['<', '>']).to_owned()).collect()
-}
-
 /// Whether a mail of this kind is captured.
 fn is_report(verdict: Verdict) -> bool {
     match verdict {
@@ -79,8 +61,6 @@ fn is_report(verdict: Verdict) -> bool {
     }
 }
 
-/// Fields of one name whose addresses are recorded.
-const RECIPIENTS_MAX: usize = 20;
 /// How often a busy store is asked again.
 const BUSY_MAX: u32 = 100;
 /// The pause before that.

@@ -318,3 +318,45 @@ fn rules_that_are_read_at_a_reload_are_for_reports_to_come_and_for_old_ones_read
     let (_, said) = daemon.command(&arguments);
     assert!(said.contains("user_unknown") && !said.contains("mailbox_full"), "{said}");
 }
+
+#[test]
+fn a_mail_that_is_given_over_http_is_captured_like_any_other_and_once() {
+    let sink = Sink::start();
+    let config = Config::new().preserve().relay(sink.address);
+    let mut daemon = Daemon::start(config.set("inbound", "message_bytes_max", "100000"));
+    let queued = submit(daemon.smtp, APP, &["b@dest.test"], &mail("given"));
+    daemon.await_states(&queued.queue_id, &["relayed"]);
+    let report = dsn(&queued.message_id, &[("b@dest.test", "failed")]);
+    let give = |daemon: &Daemon, fields: &str, mail: &[u8]| {
+        let (status, _, taken) = http::send("POST", daemon.http, "/v1/reports", fields, mail);
+        (status, taken)
+    };
+    let kind = "Content-Type: message/rfc822\r\n";
+    assert_eq!(give(&daemon, kind, &report).0, 401, "it may change a state");
+
+    let (code, token) = daemon.command(&["token", "add", "test", "--scope", "admin"]);
+    assert_eq!(code, 0, "{token}");
+    let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+    let fields = format!("{kind}{bearer}");
+    let (status, taken) = give(&daemon, &fields, &report);
+    assert_eq!((status, &taken["known"]), (200, &Value::Bool(false)), "{taken:#}");
+    assert_eq!(taken["capturedBy"], "api", "{taken:#}");
+    assert_eq!(taken["matched"][0], Value::from(queued.queue_id.clone()), "{taken:#}");
+    daemon.kill();
+    daemon.restart();
+    let (status, again) = give(&daemon, &fields, &report);
+    assert_eq!((status, &again["known"]), (200, &Value::Bool(true)), "{again:#}");
+    assert_eq!(again["id"], taken["id"]);
+    let path = format!("/v1/messages/{}", queued.queue_id);
+    let (_, _, message) = http::send("GET", daemon.http, &path, &bearer, b"");
+    assert_eq!(message["recipients"][0]["state"], "bounced", "{message:#}");
+    assert_eq!(message["bounces"].as_array().unwrap().len(), 1, "{message:#}");
+    assert_eq!(message["bounces"][0]["capturedBy"], "api", "{message:#}");
+
+    let (status, other) = give(&daemon, &fields, b"Subject: hello\r\n\r\nno report at all\r\n");
+    assert_eq!((status, &other["verdict"]), (200, &Value::from("other")), "{other:#}");
+    let as_text = format!("Content-Type: text/plain\r\n{bearer}");
+    assert_eq!(give(&daemon, &as_text, &report).0, 415);
+    assert_eq!(give(&daemon, &fields, &[b'x'; 100_001]).0, 413);
+    assert_eq!(give(&daemon, &fields, b"").0, 200, "there is nothing to read in it");
+}

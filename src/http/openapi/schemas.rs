@@ -333,6 +333,7 @@ const REPORTS: &[Schema] = &[
             has("from", TEXT, "The reverse-path it came with"),
             has("to", TEXTS, "The addresses it came for"),
             has("size", NUMBER, "Octets"),
+            may("known", FLAG, "Whether one that was given had been captured before"),
             may("capturedAt", TIME, "When it was read"),
             may("verdict", VERDICT, "What it is"),
             may("matched", IDS, "The submissions that it is about"),

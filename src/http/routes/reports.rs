@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::known::Known;
@@ -11,12 +11,15 @@ use super::{
     not_found, queue_id,
 };
 use crate::bounce;
+use crate::capture::{Capture, arrived};
+use crate::clock::Clock;
 use crate::http::auth::Caller;
+use crate::http::body::{self, BodyLimits, Whole};
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
 use crate::http::query::Query;
 use crate::http::tokens::Scope;
-use crate::store::record::{ReportCaptured, ReportId};
-use crate::store::{Missing, ReportRecord, Store};
+use crate::store::record::{CapturedBy, ReportCaptured, ReportId};
+use crate::store::{Missing, ReportRecord, Store, Ticket, report_digest};
 use crate::view;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -26,6 +29,12 @@ pub(super) fn routes() -> Vec<Route> {
             access: Access::All(Scope::Read),
             methods: get(list),
             operations: &[LIST],
+        },
+        Route {
+            path: "/v1/reports",
+            access: Access::All(Scope::Admin),
+            methods: post(take),
+            operations: &[TAKE],
         },
         Route {
             path: "/v1/reports/{id}",
@@ -72,6 +81,73 @@ async fn list(State(state): State<HttpState>, request: Request) -> Result<Respon
     Ok(answer(page.await?))
 }
 
+/// `POST /v1/reports`: a mail that arrived elsewhere, captured like any other. What has been
+/// captured before is not captured again.
+async fn take(State(state): State<HttpState>, request: Request) -> Result<Response, ApiError> {
+    Query::of(request.uri(), &TAKE)?;
+    let (parts, body) = request.into_parts();
+    let limits = {
+        let settings = state.inner.settings.borrow();
+        let limits = BodyLimits::of(&settings.http);
+        BodyLimits { bytes_max: limits.bytes_max.min(settings.inbound.message_bytes_max), ..limits }
+    };
+    let whole = body::read_one_of(&[MAIL], body, &parts.headers, &state.memory, limits).await?;
+    // Its share of the memory is kept until all is written.
+    let Whole { octets, share: _share } = whole;
+    let size_bytes = u64::try_from(octets.len()).unwrap_or(u64::MAX);
+    let clock = state.inner.clock.clone();
+    let stored = look_up(&state, move |store| store_new(store, &clock, octets, size_bytes)).await?;
+    let (id, is_known) = match stored {
+        Stored::Before(id) => (id, true),
+        Stored::Now(id, ticket) => {
+            ticket.synced().await?;
+            (id, false)
+        }
+    };
+    let capture = state.inner.capture.clone();
+    let taken = look_up(&state, move |store| {
+        // It is on disk: where it cannot be captured now it will be later.
+        captured(&capture, id);
+        let record =
+            store.report(id)?.map_err(|_missing| ApiError::Internal("a report is gone"))?;
+        shown(store, &record)
+    });
+    let mut taken = taken.await?;
+    if let Value::Object(map) = &mut taken {
+        map.insert("known".to_owned(), Value::Bool(is_known));
+    }
+    Ok(answer(taken))
+}
+
+/// Where a mail that was given is stored.
+enum Stored {
+    /// It was there before, from wherever it came.
+    Before(ReportId),
+    /// It is being written.
+    Now(ReportId, Ticket),
+}
+
+fn store_new(
+    store: &Store,
+    clock: &Clock,
+    raw: Vec<u8>,
+    size_bytes: u64,
+) -> Result<Stored, ApiError> {
+    if let Some(id) = store.any_report_by_digest(&report_digest(&raw))? {
+        return Ok(Stored::Before(id));
+    }
+    store.can_accept(size_bytes)?;
+    let id = ReportId(store.new_queue_id());
+    let ticket = store.accept_report(arrived(id, clock.now(), CapturedBy::Api, raw))?;
+    Ok(Stored::Now(id, ticket))
+}
+
+fn captured(capture: &Capture, id: ReportId) {
+    if let Err(error) = capture.report(id) {
+        tracing::error!(id = %id.0, %error, "a report that was given cannot be captured yet");
+    }
+}
+
 /// `GET /v1/reports/{id}`
 async fn one(
     State(state): State<HttpState>,
@@ -83,15 +159,20 @@ async fn one(
     let id = queue_id("id", &id).map(ReportId)?;
     let report = look_up(&state, move |store| {
         let record = stored(store, &caller, id)?;
-        let facts = bounce::read(&record.received.raw);
-        let mut known = Known::new(store);
-        known.has_returned(id, view::returned_headers(&facts));
-        let bounces = store.bounces_of_report(id)?;
-        let bounces =
-            bounces.iter().map(|bounce| known.show(bounce)).collect::<Result<Vec<_>, _>>();
-        Ok(view::report(&record, &facts, &bounces?))
+        shown(store, &record)
     });
     Ok(answer(report.await?))
+}
+
+/// A report with what was read from it and the bounces that came of it.
+fn shown(store: &Store, record: &ReportRecord) -> Result<Value, ApiError> {
+    let id = record.received.id;
+    let facts = bounce::read(&record.received.raw);
+    let mut known = Known::new(store);
+    known.has_returned(id, view::returned_headers(&facts));
+    let bounces = store.bounces_of_report(id)?;
+    let bounces = bounces.iter().map(|bounce| known.show(bounce)).collect::<Result<Vec<_>, _>>();
+    Ok(view::report(record, &facts, &bounces?))
 }
 
 /// `GET /v1/reports/{id}/source`: the octets that arrived.
@@ -153,6 +234,18 @@ const LIST: Operation = Operation {
     ..Operation::GET
 };
 
+const TAKE: Operation = Operation {
+    id: "giveReport",
+    path: "/v1/reports",
+    group: "Reports",
+    about: "Captures a mail that arrived elsewhere, as if it had come to the inbound listener. It \
+            is on disk when this is answered. A mail that has been captured before, from wherever \
+            it came, changes nothing.",
+    takes: Some(Content::of(MAIL, Shape::Octets)),
+    answers: &[Answer::ok("The report", &[Content::json("Report")])],
+    ..Operation::POST
+};
+
 const ONE: Operation = Operation {
     id: "getReport",
     path: "/v1/reports/{reportId}",
@@ -167,6 +260,9 @@ const SOURCE: Operation = Operation {
     path: "/v1/reports/{reportId}/source",
     group: "Reports",
     about: "A report as it arrived, octet for octet.",
-    answers: &[Answer::ok("The mail", &[Content::of("message/rfc822", Shape::Octets)])],
+    answers: &[Answer::ok("The mail", &[Content::of(MAIL, Shape::Octets)])],
     ..Operation::GET
 };
+
+/// The media type of a mail (RFC 2046 §5.2.1).
+const MAIL: &str = "message/rfc822";
