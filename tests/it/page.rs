@@ -8,7 +8,7 @@ use crate::harness::http;
 use crate::harness::report::{dsn, send};
 use crate::harness::sink::{Answer, Point, Sink};
 use crate::harness::smtp::{Queued, mail, submit};
-use crate::harness::{SOON, wait_for};
+use crate::harness::{SOON, TempDir, free_port, wait_for};
 
 const APP: &str = "bounces@app.test";
 
@@ -121,8 +121,59 @@ fn a_person_signs_in_and_sees_a_bounce_arrive() {
 }
 
 #[test]
+fn an_admin_has_a_mail_tried_again_and_another_given_up() {
+    let sink = Sink::scripted(Box::new(|point, number| match point {
+        Point::Rcpt("second@dest.test") if number == 1 => Answer::Reply("450 4.2.1 Not now"),
+        Point::Rcpt("never@dest.test") => Answer::Reply("450 4.2.1 Not now"),
+        _ => Answer::Accept,
+    }));
+    let config = Config::new().preserve().relay(sink.address);
+    let daemon = Daemon::start(config.set("queue", "retry_after", "[\"1h\"]"));
+    let second = submit(daemon.smtp, APP, &["second@dest.test"], &mail("At the second try"));
+    let never = submit(daemon.smtp, APP, &["never@dest.test"], &mail("Not any more"));
+    for queued in [&second, &never] {
+        daemon.await_states(&queued.queue_id, &["deferred"]);
+    }
+    let browser = Browser::start();
+    browser.open(&url(&daemon, "/queue"));
+    browser.await_text("#live", "2 mails wait");
+    assert!(!browser.text("#live").contains("Retry now"), "without a token nobody is an admin");
+    let (reader, admin) = (token(&daemon, "reader", "read"), token(&daemon, "admin", "admin"));
+    for (token, may) in [(&reader, false), (&admin, true)] {
+        browser.open(&url(&daemon, "/queue"));
+        browser.write("#token", &format!("{token}\u{e007}"));
+        browser.await_text("#live", "At the second try");
+        assert_eq!(browser.text("#live").contains("Retry now"), may);
+        if !may {
+            browser.click("form[action='/sign-out'] button");
+            browser.await_text("h1", "Sign in");
+        }
+    }
+    let faults = browser.accessibility_faults();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    browser.click(&format!("form[action='/queue/{}/retry'] button", second.queue_id));
+    browser.await_text("#live", "1 mail waits");
+    browser.open(&url(&daemon, &format!("/message/{}", second.queue_id)));
+    browser.await_text("#live .recipient .chip", "relayed");
+    browser.await_text("#live", "attempt 2");
+    browser.open(&url(&daemon, &format!("/message/{}", never.queue_id)));
+    browser.click("#live .orders summary");
+    browser.click("#live .orders .danger");
+    browser.await_text("#live", "Nothing waits");
+    browser.open(&url(&daemon, &format!("/message/{}", never.queue_id)));
+    browser.await_text("#live .recipient .chip", "canceled");
+}
+
+#[test]
 fn every_view_can_be_used_by_everybody_in_both_themes_and_on_a_phone() {
-    let (_sink, daemon) = start(Config::new());
+    // Nobody listens there, so that deliveries wait.
+    let secrets = TempDir::new("page");
+    let webhook = format!(
+        "[[webhook]]\nname = \"app\"\nurl = \"http://127.0.0.1:{}/\"\nsecret_file = {:?}",
+        free_port(),
+        secrets.file("secret", "a secret of the test's own")
+    );
+    let (_sink, daemon) = start(Config::new().table(&webhook));
     let browser = Browser::start();
     // Before anything has happened, too.
     browser.open(&url(&daemon, "/"));
@@ -138,6 +189,7 @@ fn every_view_can_be_used_by_everybody_in_both_themes_and_on_a_phone() {
         ("report", &report),
         ("queue", "/queue"),
         ("mailboxes", "/mailboxes"),
+        ("webhooks", "/webhooks"),
         ("nothing", "/?q=nobody@dest.test"),
         ("wrong", "/?state=x"),
     ] {
@@ -151,6 +203,10 @@ fn every_view_can_be_used_by_everybody_in_both_themes_and_on_a_phone() {
             browser.picture(&pictures.join(format!("{name}-{theme}-{width}.png")));
         }
     }
+    browser.open(&url(&daemon, "/webhooks"));
+    browser.await_text("#live .chip", "failing");
+    browser.open(&url(&daemon, &message));
+    browser.await_text("#live", "Webhooks");
     // By keyboard: the first stop leads past the navigation.
     browser.open(&url(&daemon, "/"));
     browser.press("\u{e004}");

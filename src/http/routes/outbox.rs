@@ -116,7 +116,7 @@ async fn order(
 }
 
 /// Has it done, and returns the mail as it was before, once the order is on disk.
-async fn ordered(
+pub(super) async fn ordered(
     state: &HttpState,
     caller: Caller,
     id: &str,

@@ -28,6 +28,7 @@ pub(super) enum Place {
     Messages,
     Queue,
     Mailboxes,
+    Webhooks,
     /// In front of the others: they cannot be reached from there.
     SignIn,
 }
@@ -59,7 +60,7 @@ impl Frame<'_> {
                             @if is_inside { (self.navigation()) }
                         }
                     }
-                    main #main.wide tabindex="-1" { (content) }
+                    main #main.wide tabindex="-1" data-seen=(self.viewer.seen) { (content) }
                     footer.wide {
                         p {
                             "Times are in " span #zone { "UTC" } ". "
@@ -78,6 +79,7 @@ impl Frame<'_> {
             vec![(Place::Messages, "/", "Messages"), (Place::Queue, "/queue", "Queue")];
         if self.viewer.caller.account().is_none() {
             places.push((Place::Mailboxes, "/mailboxes", "Mailboxes"));
+            places.push((Place::Webhooks, "/webhooks", "Webhooks"));
         }
         html! {
             nav aria-label="Main" {

@@ -22,6 +22,7 @@ let shown = live?.innerHTML;
 let waiting = null;
 let stream = null;
 let arrived = [];
+let seen = document.getElementById("main").dataset.seen;
 
 function localTimes(root) {
     const two = (number) => String(number).padStart(2, "0");
@@ -86,11 +87,13 @@ function soon() {
 }
 
 function follow() {
-    stream = new EventSource("/live");
+    // From where the page was made on, so that nothing in between is missed.
+    stream = new EventSource(`/live?cursor=${encodeURIComponent(seen)}`);
     stream.onopen = () => { state.hidden = false; };
     stream.onerror = () => { state.hidden = true; };
     for (const [event, words] of Object.entries(EVENTS)) {
         stream.addEventListener(event, (told) => {
+            seen = told.lastEventId;
             const recipient = JSON.parse(told.data).data?.recipient;
             arrived.push(recipient ? `${words}: ${recipient}` : words);
             soon();

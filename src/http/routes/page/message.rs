@@ -9,7 +9,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::frame::{self, Failed, Frame, Place, fact, time, word};
-use super::{Page, Viewer, text};
+use super::{Page, Viewer, queue, text, webhooks};
 use crate::http::query::Query;
 use crate::http::routes::{by_queue_id, closing, look_up, queue_id};
 use crate::mail::Timestamp;
@@ -46,15 +46,28 @@ pub(super) async fn timeline(
         Ok((record, reports))
     });
     let (record, reports) = found.await?;
+    // What others are told of goes to everybody's webhooks.
+    let webhooks = match viewer.caller.account() {
+        None => page.http.inner.webhooks.list(),
+        Some(_) => Vec::new(),
+    };
     let content = html! {
-        div #live { (shown(&record, &reports, closing(&page.http))) }
+        div #live {
+            (shown(&record, &reports, closing(&page.http), &viewer))
+            (webhooks::about(&webhooks, id))
+        }
     };
     let title = format!("Message {id}");
     let frame = Frame { title: &title, place: Place::Messages, viewer: &viewer };
     Ok(frame::answer(&frame, &content))
 }
 
-fn shown(record: &MessageRecord, reports: &[ReportRecord], closing: Closing) -> Markup {
+fn shown(
+    record: &MessageRecord,
+    reports: &[ReportRecord],
+    closing: Closing,
+    viewer: &Viewer,
+) -> Markup {
     let mail = &record.submission;
     let recipients = Evidence::by_recipient(record);
     let others: Vec<&Bounce> =
@@ -66,6 +79,9 @@ fn shown(record: &MessageRecord, reports: &[ReportRecord], closing: Closing) -> 
             p.chips { (frame::chips(&view::states(record))) }
         }
         (facts(record, closing))
+        @if viewer.is_admin && view::states(record).iter().any(|state| !state.has_left_queue()) {
+            (queue::orders(mail.queue_id))
+        }
         @for recipient in recipients.iter().take(RECIPIENTS_MAX) { (life(recipient)) }
         @if left_out > 0 {
             p.panel.empty {

@@ -235,7 +235,7 @@ fn row(record: &MessageRecord) -> Markup {
 }
 
 /// In the order of a life.
-const STATES: [Fate; 7] = [
+const STATES: [Fate; 9] = [
     Fate::Queued,
     Fate::Deferred,
     Fate::Relayed,
@@ -243,6 +243,8 @@ const STATES: [Fate; 7] = [
     Fate::Bounced,
     Fate::Failed,
     Fate::Expired,
+    Fate::Suppressed,
+    Fate::Canceled,
 ];
 
 /// Mails of one page.

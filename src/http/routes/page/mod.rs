@@ -15,6 +15,7 @@ mod report;
 mod session;
 mod sign_in;
 mod text;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::http::auth::Caller;
 use crate::http::error::ApiError;
 use crate::http::tokens::Scope;
 use crate::mail::Timestamp;
+use crate::view;
 use frame::Failed;
 use session::Sessions;
 
@@ -49,6 +51,8 @@ struct Viewer {
     has_session: bool,
     /// Whether he may change what is there.
     is_admin: bool,
+    /// The cursor of what had happened before the page was made.
+    seen: String,
 }
 
 /// The pages at `/`.
@@ -63,10 +67,15 @@ pub(super) fn router(http: HttpState) -> Router<HttpState> {
         .route_layer(middleware::from_fn_with_state((page.clone(), Scope::Read), let_in));
     let overseeing = Router::new()
         .route("/mailboxes", get(mailboxes::list))
+        .route("/webhooks", get(webhooks::list))
         .route_layer(middleware::from_fn(unbound))
         .route_layer(middleware::from_fn_with_state((page.clone(), Scope::Read), let_in));
+    let ordering = Router::new()
+        .route("/queue/{id}/{action}", post(queue::order))
+        .route_layer(middleware::from_fn_with_state((page.clone(), Scope::Admin), let_in));
     let changing = Router::new()
         .route("/mailboxes/{name}/poll", post(mailboxes::poll))
+        .route("/webhooks/{name}/enable", post(webhooks::enable))
         .route_layer(middleware::from_fn(unbound))
         .route_layer(middleware::from_fn_with_state((page.clone(), Scope::Admin), let_in));
     let open = Router::new()
@@ -77,6 +86,7 @@ pub(super) fn router(http: HttpState) -> Router<HttpState> {
         .route("/page/icon.svg", get(async || asset("image/svg+xml", ICON)));
     reading
         .merge(overseeing)
+        .merge(ordering)
         .merge(changing)
         .merge(open)
         .route_layer(middleware::from_fn(from_here))
@@ -95,7 +105,9 @@ impl Page {
         let caller = admit(&self.http, request, token.as_deref(), scope)?;
         let asked = asked(request, token.as_deref());
         let is_admin = self.http.inner.auth.allow(asked, Scope::Admin, self.now()).is_ok();
-        Ok(Viewer { caller, has_session: token.is_some(), is_admin })
+        // Before anything is looked up: what happens while the page is made is told once more.
+        let seen = view::cursor(self.http.inner.store.events_end());
+        Ok(Viewer { caller, has_session: token.is_some(), is_admin, seen })
     }
 }
 

@@ -1,15 +1,16 @@
-//! What waits to be handed over.
+//! What waits to be handed over, and having it tried or given up.
 
 use axum::Extension;
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::frame::{self, Failed, Frame, Place};
 use super::{Page, Viewer, text};
 use crate::http::query::Query;
-use crate::http::routes::look_up;
-use crate::store::record::Attempt;
+use crate::http::routes::{look_up, not_found, outbox};
+use crate::mail::QueueId;
+use crate::store::record::{Attempt, OrderAction};
 use crate::store::{LiveMessage, LiveRecipient};
 
 /// A mail in the queue with the start of its header.
@@ -27,15 +28,13 @@ pub(super) async fn list(
     Query::parse(request.uri().query(), &[])?;
     let caller = viewer.caller.clone();
     let found = look_up(&page.http, move |store| {
+        let (in_all, mails) = store.queue_page(caller.account(), 0, ROWS_MAX);
         let mut waiting = Vec::new();
-        for id in store.live_ids(ROWS_MAX) {
-            if let (Some(live), Ok(mail)) = (store.live(id), store.submission(id)?)
-                && caller.may_see(&mail.account)
-            {
-                waiting.push(Waiting { live, header: mail.header });
-            }
+        for live in mails {
+            let mail = store.submission(live.queue_id)?.ok();
+            waiting.extend(mail.map(|mail| Waiting { live, header: mail.header }));
         }
-        Ok((waiting, store.queue_len()))
+        Ok((waiting, in_all))
     });
     let (waiting, in_all) = found.await?;
     let content = html! {
@@ -44,13 +43,13 @@ pub(super) async fn list(
                 h1 { "Queue" }
                 p.faint {
                     (in_all) @if in_all == 1 { " mail waits" } @else { " mails wait" }
-                    @if in_all > waiting.len() { ", the oldest " (waiting.len()) " are shown" }
+                    @if in_all > waiting.len() { ", the newest " (waiting.len()) " are shown" }
                 }
             }
             @if waiting.is_empty() {
                 p.panel.empty { "Nothing waits: everything has been handed over or given up." }
             } @else {
-                (rows(&waiting))
+                (rows(&waiting, &viewer))
             }
         }
     };
@@ -58,10 +57,40 @@ pub(super) async fn list(
     Ok(frame::answer(&frame, &content))
 }
 
-fn rows(waiting: &[Waiting]) -> Markup {
+/// `POST /queue/{queueId}/{action}`: what the outbox of the API does.
+pub(super) async fn order(
+    State(page): State<Page>,
+    Extension(viewer): Extension<Viewer>,
+    Path((id, action)): Path<(String, String)>,
+) -> Result<Response, Failed> {
+    let action = match action.as_str() {
+        "retry" => OrderAction::Retry,
+        "cancel" => OrderAction::Cancel,
+        _ => return Err(not_found("NotFound", "There is no such path", None).into()),
+    };
+    outbox::ordered(&page.http, viewer.caller, &id, action).await?;
+    Ok(Redirect::to("/queue").into_response())
+}
+
+/// What can be done with a mail that waits; giving it up takes two steps, as nothing undoes it.
+pub(super) fn orders(id: QueueId) -> Markup {
+    html! {
+        div.orders {
+            form method="post" action={ "/queue/" (id) "/retry" } { button { "Retry now" } }
+            details data-key={ "cancel-" (id) } {
+                summary { "Cancel …" }
+                form method="post" action={ "/queue/" (id) "/cancel" } {
+                    button.danger { "Try nobody any more" }
+                }
+            }
+        }
+    }
+}
+
+fn rows(waiting: &[Waiting], viewer: &Viewer) -> Markup {
     html! {
         table.rows {
-            caption.unseen { "Mails in the queue, oldest first" }
+            caption.unseen { "Mails in the queue, newest first" }
             thead {
                 tr {
                     th scope="col" { "Mail" }
@@ -70,12 +99,12 @@ fn rows(waiting: &[Waiting]) -> Markup {
                     th scope="col" { "State" }
                 }
             }
-            tbody { @for one in waiting { (row(one)) } }
+            tbody { @for one in waiting { (row(one, viewer)) } }
         }
     }
 }
 
-fn row(one: &Waiting) -> Markup {
+fn row(one: &Waiting, viewer: &Viewer) -> Markup {
     let live = &one.live;
     let is_waiting = |recipient: &&LiveRecipient| !recipient.state.has_left_queue();
     let waiting: Vec<&LiveRecipient> = live.recipients.iter().filter(is_waiting).collect();
@@ -97,7 +126,9 @@ fn row(one: &Waiting) -> Markup {
                     } @else {
                         "A notice is owed."
                     }
+                    @if live.held { " (held)" }
                 }
+                @if viewer.is_admin && !waiting.is_empty() { (orders(live.queue_id)) }
             }
             td.extra.nowrap { @if let Some(next) = next { (frame::time(next)) } }
             td.extra { @if let Some(said) = &said { (text::words(said, SAID_CHARS_MAX)) } }
@@ -106,7 +137,7 @@ fn row(one: &Waiting) -> Markup {
     }
 }
 
-/// Mails of the queue that are shown, the oldest.
+/// Mails of the queue that are shown, the newest.
 const ROWS_MAX: usize = 200;
 
 /// Characters of the last answer that are shown.
