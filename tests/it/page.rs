@@ -185,6 +185,8 @@ fn every_view_can_be_used_by_everybody_in_both_themes_and_on_a_phone() {
     let pictures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/it-page");
     for (name, path) in [
         ("messages", "/"),
+        ("bounces", "/bounces"),
+        ("bounces-of-a-season", "/bounces?since=90d&fault=recipient"),
         ("message", &message),
         ("report", &report),
         ("queue", "/queue"),
@@ -234,6 +236,10 @@ fn without_scripts_everything_can_be_read() {
     assert_eq!(browser.url(), url(&daemon, &format!("/message/{}", bounced.queue_id)));
     for text in ["550 5.1.1 No such user", "user_unknown", "message-id, high", "Bounced"] {
         browser.await_text("#live", text);
+    }
+    browser.click("nav a[href='/bounces']");
+    for text in ["2 bounces", "user_unknown", "dest.test", "550 5.1.1 No such user"] {
+        browser.await_text("main", text);
     }
     browser.click("nav a[href='/queue']");
     browser.await_text("#live", "450 4.2.1 Not now");

@@ -154,7 +154,7 @@ async fn lines_of(
 }
 
 /// A cursor is where the page before ended: 20 hexadecimal digits.
-fn cursor(text: &str) -> Result<BounceId, ApiError> {
+pub(super) fn cursor(text: &str) -> Result<BounceId, ApiError> {
     BounceId::parse(text)
         .ok_or_else(|| ApiError::field("cursor", "\"cursor\" must be one that a page gave"))
 }

@@ -37,11 +37,11 @@ struct Window {
 
 /// Counts by name and, of each day, by name.
 #[derive(Default)]
-struct Tally {
-    all: BTreeMap<String, u64>,
-    days: BTreeMap<String, BTreeMap<String, u64>>,
+pub(super) struct Tally {
+    pub(super) all: BTreeMap<String, u64>,
+    pub(super) days: BTreeMap<String, BTreeMap<String, u64>>,
     /// From here on everything is counted, where that is not all.
-    counted_from: Option<Timestamp>,
+    pub(super) counted_from: Option<Timestamp>,
 }
 
 /// `GET /v1/stats?since=7d&until=&account=`
@@ -76,7 +76,7 @@ async fn stats(
             "until": window.until.unwrap_or(now).rfc3339(),
             "recipients": recipients.shown("states"),
             "bounces": categories.shown("categories"),
-            "domains": most(domains),
+            "domains": shown_domains(&domains),
         });
         if let (None, Value::Object(map)) = (&window.account, &mut shown) {
             map.insert("queue".to_owned(), json!(store.queue_len()));
@@ -114,8 +114,11 @@ fn recipients(store: &Store, window: &Window) -> Result<Tally, ApiError> {
     }
 }
 
-/// The window's bounces by category, and by the domain of the recipient.
-fn bounces(store: &Store, search: &Search) -> Result<(Tally, BTreeMap<String, u64>), ApiError> {
+/// The bounces of a search by category, and those domains of recipients that have most.
+pub(super) fn bounces(
+    store: &Store,
+    search: &Search,
+) -> Result<(Tally, Vec<(String, u64)>), ApiError> {
     let taking = Stopwatch::start();
     let (mut tally, mut domains) = (Tally::default(), BTreeMap::<String, u64>::new());
     let mut before = None;
@@ -129,21 +132,25 @@ fn bounces(store: &Store, search: &Search) -> Result<(Tally, BTreeMap<String, u6
                 *count = count.saturating_add(1);
             }
         }
-        let Some(next) = page.next else { return Ok((tally, domains)) };
+        let Some(next) = page.next else { return Ok((tally, most(domains))) };
         if taking.elapsed() >= COUNT_TIME_MAX {
             tally.counted_from = next.time();
-            return Ok((tally, domains));
+            return Ok((tally, most(domains)));
         }
         before = Some(next);
     }
 }
 
 /// The domains with most bounces.
-fn most(domains: BTreeMap<String, u64>) -> Vec<Value> {
+fn most(domains: BTreeMap<String, u64>) -> Vec<(String, u64)> {
     let mut domains: Vec<(String, u64)> = domains.into_iter().collect();
     domains.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
     domains.truncate(DOMAINS_SHOWN);
-    domains.into_iter().map(|(domain, count)| json!({ "domain": domain, "count": count })).collect()
+    domains
+}
+
+fn shown_domains(domains: &[(String, u64)]) -> Value {
+    domains.iter().map(|(domain, count)| json!({ "domain": domain, "count": count })).collect()
 }
 
 impl Tally {

@@ -26,6 +26,7 @@ pub(super) struct Frame<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Messages,
+    Bounces,
     Queue,
     Mailboxes,
     Webhooks,
@@ -75,8 +76,11 @@ impl Frame<'_> {
     }
 
     fn navigation(&self) -> Markup {
-        let mut places =
-            vec![(Place::Messages, "/", "Messages"), (Place::Queue, "/queue", "Queue")];
+        let mut places = vec![
+            (Place::Messages, "/", "Messages"),
+            (Place::Bounces, "/bounces", "Bounces"),
+            (Place::Queue, "/queue", "Queue"),
+        ];
         if self.viewer.caller.account().is_none() {
             places.push((Place::Mailboxes, "/mailboxes", "Mailboxes"));
             places.push((Place::Webhooks, "/webhooks", "Webhooks"));
@@ -184,11 +188,14 @@ pub(super) fn fact(name: &str, value: Option<Markup>) -> Markup {
     html! { @if let Some(value) = value { div { dt { (name) } dd { (value) } } } }
 }
 
+/// What stands behind the `?` of an address.
+pub(super) fn query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let pairs = pairs.filter(|(_, value)| !value.is_empty());
+    pairs.map(|(key, value)| format!("{key}={}", encode(value))).collect::<Vec<_>>().join("&")
+}
+
 /// A link to what is older.
-pub(super) fn older(path: &str, pairs: &[(&str, &str)]) -> Markup {
-    let pairs = pairs.iter().filter(|(_, value)| !value.is_empty());
-    let pairs = pairs.map(|(key, value)| format!("{key}={}", encode(value)));
-    let query = pairs.collect::<Vec<_>>().join("&");
+pub(super) fn older(path: &str, query: &str) -> Markup {
     html! {
         nav.pages aria-label="Pages" {
             a.button href={ (path) "?" (query) } rel="next" { "Older" }

@@ -201,12 +201,14 @@ fn rows(found: &Found, wanted: &Wanted) -> Markup {
             }
         }
         @if let Some(next) = found.next {
-            (frame::older("/", &[
-                ("q", &wanted.text),
+            @let cursor = next.to_string();
+            @let pairs = [
+                ("q", wanted.text.as_str()),
                 ("state", state),
-                ("account", &wanted.account),
-                ("cursor", &next.to_string()),
-            ]))
+                ("account", wanted.account.as_str()),
+                ("cursor", cursor.as_str()),
+            ];
+            (frame::older("/", &frame::query(pairs.into_iter())))
         }
     }
 }

@@ -6,6 +6,8 @@
 //! **Invariant:** what came by mail is shown through `text` alone; nothing of it is markup, and
 //! the content security policy lets no other script run if it were.
 
+mod bounces;
+mod chart;
 mod frame;
 mod mailboxes;
 mod message;
@@ -60,6 +62,7 @@ pub(super) fn router(http: HttpState) -> Router<HttpState> {
     let page = Page { http, sessions: Arc::default() };
     let reading = Router::new()
         .route("/", get(messages::list))
+        .route("/bounces", get(bounces::list))
         .route("/message/{id}", get(message::timeline))
         .route("/report/{id}", get(report::one))
         .route("/queue", get(queue::list))

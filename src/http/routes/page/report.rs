@@ -30,7 +30,7 @@ pub(super) async fn one(
     });
     let (record, facts) = found.await?;
     let title = format!("Report {}", id.0);
-    let frame = Frame { title: &title, place: Place::Messages, viewer: &viewer };
+    let frame = Frame { title: &title, place: Place::Bounces, viewer: &viewer };
     Ok(frame::answer(&frame, &shown(&record, &facts)))
 }
 
