@@ -51,7 +51,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "imap",
-        &["mail", "bounce", "config", "clock", "store", "net", "secret", "maillog", "metrics"],
+        &[
+            "mail", "bounce", "config", "clock", "store", "capture", "net", "secret", "maillog",
+            "metrics",
+        ],
     ),
     ("webhook", &["mail", "config", "clock", "store", "view", "net", "secret", "metrics"]),
     (

@@ -35,6 +35,16 @@ impl NameAddr {
         let name = Some(name.trim().to_owned()).filter(|name| !name.is_empty());
         is_clean.then_some(Self { name, address })
     }
+
+    /// Whether the name is a few plain words, which need neither quotes nor coding (RFC 5322 §3.2.5).
+    pub fn is_plain(&self) -> bool {
+        let is_word = |word: &str| {
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-'_".contains(c))
+        };
+        let is_plain =
+            |name: &String| name.len() <= PLAIN_BYTES_MAX && name.split(' ').all(is_word);
+        self.name.as_ref().is_some_and(is_plain)
+    }
 }
 
 impl From<Address> for NameAddr {
@@ -66,6 +76,9 @@ impl From<NameAddr> for String {
     }
 }
 
+/// Octets of a name that is written as it is.
+const PLAIN_BYTES_MAX: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +103,24 @@ mod tests {
         }
         let whole = NameAddr::parse("Andris <a@b>").unwrap();
         assert_eq!(NameAddr::try_from(String::from(whole.clone())), Ok(whole));
+    }
+
+    #[test]
+    fn a_name_of_plain_words_needs_no_quotes() {
+        let long = "x".repeat(65);
+        for (name, want) in [
+            ("Andris Ekiri", true),
+            ("Anne-Marie O'Neil", true),
+            ("", false),
+            ("two  blanks", false),
+            ("Ekiri, Andris", false),
+            ("J. Doe", false),
+            ("=?utf-8?q?x?=", false),
+            ("J\u{fc}rgen", false),
+            (&long, false),
+        ] {
+            let address = Address::parse("a@b.test").unwrap();
+            assert_eq!(NameAddr::new(name, address).unwrap().is_plain(), want, "{name}");
+        }
     }
 }

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod aliases;
 #[cfg(test)]
+mod article;
+#[cfg(test)]
 mod bad_config;
 #[cfg(test)]
 mod bad_input;

@@ -52,6 +52,7 @@ fn mailboxes(people: &[NameAddr]) -> HeaderType<'_> {
     match people {
         // An address alone needs no angle brackets.
         [NameAddr { name: None, address }] => HeaderType::Raw(Raw::new(address.as_str())),
+        [person] if person.is_plain() => HeaderType::Raw(Raw::new(person.to_string())),
         _ => {
             let one = |person: &NameAddr| {
                 Mailboxes::new_address(person.name.clone(), person.address.to_string())

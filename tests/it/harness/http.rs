@@ -71,12 +71,10 @@ pub(crate) fn exchange(
 ) -> std::io::Result<(u16, String, Vec<u8>)> {
     let mut stream = TcpStream::connect_timeout(&server, SOON)?;
     stream.set_read_timeout(Some(SOON))?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n{fields}\r\n"
-    )?;
-    // A server that refuses a body need not read it, and hangs up.
-    let sent = stream.write_all(body);
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n{fields}\r\n");
+    // A server that refuses a connection or a body need not read what comes, and hangs up.
+    let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
     if answer.is_empty() {
