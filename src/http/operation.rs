@@ -60,9 +60,9 @@ pub(super) struct Operation {
     pub(super) query: &'static [Parameter],
     /// Header fields that it looks at.
     pub(super) headers: &'static [Parameter],
-    /// What it takes as body.
-    pub(super) takes: Option<Content>,
-    /// What it answers when all is well; errors have one shape everywhere.
+    /// The forms of the body that it takes; none where it looks at no body.
+    pub(super) takes: &'static [Content],
+    /// What it answers when all is well, and refusals of its own; all refusals have one shape.
     pub(super) answers: &'static [Answer],
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Parameter {
     pub(super) about: &'static str,
 }
 
-/// An answer that is no error.
+/// An answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
     /// The status.
@@ -166,7 +166,7 @@ impl Operation {
         about: "",
         query: &[],
         headers: &[],
-        takes: None,
+        takes: &[],
         answers: &[],
     };
 
@@ -199,6 +199,12 @@ impl Answer {
     /// 200 in one of these forms.
     pub(super) const fn ok(about: &'static str, forms: &'static [Content]) -> Self {
         Self { status: 200, about, forms }
+    }
+
+    /// A refusal that only some operations know.
+    pub(super) const fn refusal(status: u16, about: &'static str) -> Self {
+        const ERROR: &[Content] = &[Content::json("Error")];
+        Self { status, about, forms: ERROR }
     }
 }
 

@@ -86,8 +86,8 @@ fn told(operation: &Operation, route: &Route) -> Value {
     put("tags", json!([operation.group]));
     put("description", json!(operation.about));
     put("parameters", in_path.chain(in_query).chain(in_header).collect());
-    if let Some(body) = operation.takes {
-        put("requestBody", json!({ "required": true, "content": contents(&[body]) }));
+    if !operation.takes.is_empty() {
+        put("requestBody", json!({ "required": true, "content": contents(operation.takes) }));
     }
     put("responses", responses(operation, route));
     put(
@@ -123,11 +123,15 @@ fn responses(operation: &Operation, route: &Route) -> Value {
     }
     let error = json!({ "$ref": "#/components/responses/Error" });
     let has_id = operation.path.contains('{');
+    let has_body = !operation.takes.is_empty();
     let expected = [
         ("400", true),
         ("401", route.access.scope().is_some()),
         ("403", route.access.scope().is_some()),
         ("404", has_id),
+        ("408", has_body),
+        ("413", has_body),
+        ("415", has_body),
         ("default", true),
     ];
     for (status, _) in expected.into_iter().filter(|(_, is_expected)| *is_expected) {

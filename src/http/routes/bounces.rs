@@ -196,16 +196,19 @@ const LIST: Operation = Operation {
         PAGE_SIZE_PARAMETER,
         CURSOR,
     ],
-    answers: &[Answer::ok(
-        "A page, the look-up of one mail, or a line for each bounce",
-        &[
-            Content {
-                kind: "application/json",
-                shape: Shape::OneOfThese(&["BouncePage", "Lookup"]),
-            },
-            Content { kind: NDJSON, shape: Shape::Text },
-        ],
-    )],
+    answers: &[
+        Answer::ok(
+            "A page, the look-up of one mail, or a line for each bounce",
+            &[
+                Content {
+                    kind: "application/json",
+                    shape: Shape::OneOfThese(&["BouncePage", "Lookup"]),
+                },
+                Content { kind: NDJSON, shape: Shape::Text },
+            ],
+        ),
+        Answer::refusal(404, "There is no such mail, where one was asked for"),
+    ],
     ..Operation::GET
 };
 

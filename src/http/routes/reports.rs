@@ -241,7 +241,7 @@ const TAKE: Operation = Operation {
     about: "Captures a mail that arrived elsewhere, as if it had come to the inbound listener. It \
             is on disk when this is answered. A mail that has been captured before, from wherever \
             it came, changes nothing.",
-    takes: Some(Content::of(MAIL, Shape::Octets)),
+    takes: &[Content::of(MAIL, Shape::Octets)],
     answers: &[Answer::ok("The report", &[Content::json("Report")])],
     ..Operation::POST
 };

@@ -203,7 +203,11 @@ const SUBMIT: Operation = Operation {
     group: "Submission",
     about: "Takes a mail over; it is on disk when this is answered.",
     headers: &[Parameter::new(KEY, Shape::Text, "The mail is taken once under it, for 48 hours")],
-    takes: Some(Content::json("Letter")),
-    answers: &[Answer::ok("It is taken over, or shown", &[Content::json("Submitted")])],
+    takes: &[Content::json("Letter")],
+    answers: &[
+        Answer::ok("It is taken over, or shown", &[Content::json("Submitted")]),
+        Answer::refusal(422, "The key was used for another mail"),
+        Answer::refusal(429, "The account has sent as many as it may in a minute"),
+    ],
     ..Operation::POST
 };

@@ -346,7 +346,7 @@ const ADD: Operation = Operation {
             `Content-Type: text/csv`: to all that a table has, whose first line names its columns; \
             it is taken whole or not at all.",
     query: &[Parameter::new("account", Shape::Text, "For mail of it, unless the body says")],
-    takes: Some(Content::json("SuppressionGiven")),
+    takes: &[Content::json("SuppressionGiven"), Content::of(CSV, Shape::Text)],
     answers: &[Answer::ok(
         "The address, or how many were added",
         &[Content {
@@ -369,11 +369,7 @@ const REMOVE: Operation = Operation {
     ],
     answers: &[
         Answer::ok("It is forgotten", &[Content::json("SuppressionRemoved")]),
-        Answer {
-            status: 404,
-            about: "Nothing is known against it",
-            forms: &[Content::json("Error")],
-        },
+        Answer::refusal(404, "Nothing is known against it"),
     ],
     ..Operation::GET
 };
