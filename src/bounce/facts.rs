@@ -124,6 +124,10 @@ pub enum Action {
 }
 
 impl Action {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Failed, Self::Delayed, Self::Delivered, Self::Relayed, Self::Expanded];
+
     /// The word of RFC 3464 §2.3.3.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -31,6 +31,19 @@ pub enum State {
 }
 
 impl State {
+    /// All states, in the order of a recipient's life.
+    pub const ALL: [Self; 9] = [
+        Self::Queued,
+        Self::Deferred,
+        Self::Canceled,
+        Self::Relayed,
+        Self::Delivered,
+        Self::Bounced,
+        Self::Failed,
+        Self::Expired,
+        Self::Suppressed,
+    ];
+
     /// The word, as it stands in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::listing::{FOLDERS, STATS};
 use super::submitting::SUBMITTING;
-use crate::bounce::RecommendedAction;
+use crate::bounce::{Action, RecommendedAction};
 use crate::http::operation::{Field, Schema, Shape};
 use crate::http::routes::{CAPTURED_BY, QUEUE_ID_PATTERN, categories, faults};
 use crate::mail::EVENT_NAMES;
+use crate::store::state::State;
 
 /// All of them.
 pub(super) fn all() -> impl Iterator<Item = &'static Schema> {
@@ -49,19 +50,8 @@ pub(super) const HEADERS: Shape = Shape::Map(&TEXTS);
 pub(super) const META: Shape = Shape::Map(&TEXT);
 pub(super) const STATUS: Shape = Shape::Pattern("^[245]\\.[0-9]{1,3}\\.[0-9]{1,3}$");
 pub(super) const CODE: Shape = Shape::Between(100, 999, None);
-pub(super) const ACTION: Shape =
-    Shape::OneOf(&["failed", "delayed", "delivered", "relayed", "expanded"]);
-pub(super) const STATE: Shape = Shape::OneOf(&[
-    "queued",
-    "deferred",
-    "canceled",
-    "relayed",
-    "delivered",
-    "bounced",
-    "failed",
-    "expired",
-    "suppressed",
-]);
+pub(super) const ACTION: Shape = Shape::Words(actions);
+pub(super) const STATE: Shape = Shape::Words(states);
 const STAGE: Shape =
     Shape::OneOf(&["connect", "tls", "greeting", "auth", "mail", "rcpt", "data", "end"]);
 const METHOD: Shape = Shape::OneOf(&[
@@ -93,6 +83,14 @@ pub(super) const fn schema(
     fields: &'static [Field],
 ) -> Schema {
     Schema { name, about, fields }
+}
+
+fn states() -> Vec<&'static str> {
+    State::ALL.map(State::as_str).to_vec()
+}
+
+fn actions() -> Vec<&'static str> {
+    Action::ALL.map(Action::as_str).to_vec()
 }
 
 fn recommended_actions() -> Vec<&'static str> {
@@ -450,8 +448,21 @@ const REPORTS: &[Schema] = &[
         &[
             has("recipient", TEXT, "The address"),
             has("change", Shape::OneOf(&["added", "revised", "withdrawn"]), "What has changed"),
-            may("was", Shape::Any, "What was said then"),
-            may("now", Shape::Any, "What is said now"),
+            may("was", Shape::Of("SaidOfRecipient"), "What was said then"),
+            may("now", Shape::Of("SaidOfRecipient"), "What is said now"),
+        ],
+    ),
+    schema(
+        "SaidOfRecipient",
+        "What a reading says of a recipient.",
+        &[
+            has("action", ACTION, "What happened"),
+            may("status", STATUS, "The enhanced status"),
+            may("code", CODE, "The code"),
+            has("category", Shape::Words(categories), "What kind of failure it is"),
+            may("message", TEXT, "The words"),
+            may("queueId", ID, "Our queue id of the mail"),
+            may("match", Shape::Of("Match"), "How it was tied to the mail"),
         ],
     ),
 ];

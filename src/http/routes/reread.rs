@@ -106,7 +106,7 @@ fn change(change: &Change) -> Value {
 
 fn said(bounce: &Bounce) -> Value {
     let response = &bounce.response;
-    json!({
+    let mut said = json!({
         "action": bounce.action,
         "status": response.status,
         "code": response.code,
@@ -114,7 +114,11 @@ fn said(bounce: &Bounce) -> Value {
         "message": response.message,
         "queueId": bounce.queue_id,
         "match": bounce.matched,
-    })
+    });
+    if let Value::Object(map) = &mut said {
+        map.retain(|_key, value| !value.is_null());
+    }
+    said
 }
 
 const SHOW: Operation = Operation {
