@@ -39,6 +39,8 @@ mod lists;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
 mod page;
 #[cfg(test)]
 mod postfix;

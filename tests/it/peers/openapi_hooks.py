@@ -1,0 +1,5 @@
+"""What schemathesis is not told by the document: a mail goes out as it is."""
+
+import schemathesis
+
+schemathesis.serializer.alias("message/rfc822", "application/octet-stream")
