@@ -22,8 +22,8 @@ impl Capture {
         let options = &self.inner.options;
         let was_caught = !received.tokens.is_empty() && ladder.of_tokens().next().is_some();
         match &options.forward_to {
-            // What lies in a mailbox lies where its owner wants it.
-            _ if received.captured_by == CapturedBy::Imap => None,
+            // What lies in a mailbox, or was given to us, is where its owner wants it.
+            _ if matches!(received.captured_by, CapturedBy::Imap | CapturedBy::Api) => None,
             Forward::Nowhere => None,
             Forward::To(address) => Some(address.to_string()),
             Forward::Original if was_caught => {

@@ -355,6 +355,7 @@ fn a_mail_that_is_given_over_http_is_captured_like_any_other_and_once() {
 
     let (status, other) = give(&daemon, &fields, b"Subject: hello\r\n\r\nno report at all\r\n");
     assert_eq!((status, &other["verdict"]), (200, &Value::from("other")), "{other:#}");
+    assert!(other.get("forwardedTo").is_none(), "it has arrived where it was to: {other:#}");
     let as_text = format!("Content-Type: text/plain\r\n{bearer}");
     assert_eq!(give(&daemon, &as_text, &report).0, 415);
     assert_eq!(give(&daemon, &fields, &[b'x'; 100_001]).0, 413);
