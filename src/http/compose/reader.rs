@@ -89,6 +89,10 @@ impl Reader {
 
     /// `{name?, address}`.
     pub(super) fn mailbox(&mut self, path: &str, value: Value) -> Option<NameAddr> {
+        // Many an app would give the address alone.
+        if !value.is_object() {
+            return self.expected(path, r#"an object such as {"address": "anna@example.com"}"#);
+        }
         let mut object = self.object(path, value)?;
         let name = object.take("name").and_then(|(path, value)| self.line(&path, value));
         let address = match object.take("address") {
