@@ -38,10 +38,11 @@ use std::time::Duration;
 
 use rebound::config::Certificate;
 use rebound::mail::Reply;
+use rebound::mail::base64;
 use rebound::mail::envelope::{BodyKind, Recipient};
 use rebound::net::shutdown::{Stopper, shutdown};
 use rebound::net::tls::{ClientTls, ServerTls, Verify};
-use rebound::secret::{ScramVerifier, base64_decode};
+use rebound::secret::ScramVerifier;
 use rebound::smtp::{
     Auth, BareNewline, Hello, HelloKind, MailCommand, Peer, Protocol, ScramChallenge, ScramProof,
     Secured, Service, SessionEnd, SessionOptions, Stream, Upgrade, serve,
@@ -608,7 +609,7 @@ impl Service for Scripted {
         self.asked("challenge", format!("challenge {username}"))?;
         Ok(ScramChallenge {
             nonce: "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned(),
-            salt: base64_decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(),
+            salt: base64::decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(),
             iterations: 4096,
         })
     }

@@ -56,7 +56,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "metrics",
         ],
     ),
-    ("webhook", &["mail", "config", "clock", "store", "view", "net", "secret", "metrics"]),
+    (
+        "webhook",
+        &["mail", "config", "clock", "store", "view", "net", "secret", "maillog", "metrics"],
+    ),
     (
         "http",
         &[

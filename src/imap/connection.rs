@@ -11,8 +11,8 @@ use super::response::{Malformed, Status, for_people};
 use super::session::{Ended, Session, Step, quoted};
 use super::wire::{Stream, Wire};
 use crate::config::{Mailbox, MailboxAuth, MailboxTls, read_secret};
+use crate::mail::base64;
 use crate::net::tls::{ClientTls, Verify};
-use crate::secret::{base64_decode, base64_encode};
 
 /// Opens a connection and logs in; a token that is refused is asked for anew once.
 pub(super) async fn log_in(
@@ -214,7 +214,7 @@ async fn authenticate(
 ) -> Result<Ended, ImapError> {
     let tag = session.next_tag();
     let doing = "logging in";
-    let first = format!("{}\r\n", base64_encode(words.as_bytes()));
+    let first = format!("{}\r\n", base64::encode(words.as_bytes()));
     let at_once = session.capabilities.has("SASL-IR");
     let mut line = match at_once {
         true => format!("{tag} AUTHENTICATE {mechanism} {first}"),
@@ -226,7 +226,7 @@ async fn authenticate(
         match session.begin(doing, &tag, &line, &mut |_| {}).await? {
             Step::Continue(challenge) => {
                 line = rest.take().unwrap_or_else(|| {
-                    reason = base64_decode(&challenge).map(|octets| for_people(&octets));
+                    reason = base64::decode(&challenge).map(|octets| for_people(&octets));
                     format!("{on_refusal}\r\n")
                 });
             }

@@ -1,7 +1,7 @@
 //! Which folders of a mailbox are read: those that the settings name, as the server writes them.
 
 use super::session::Listed;
-use crate::secret::{base64_decode, base64_encode};
+use crate::mail::base64;
 
 /// The folders that were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub(super) fn encode(name: &str) -> String {
 
 fn end_run(run: &mut Vec<u8>, encoded: &mut String) {
     if !run.is_empty() {
-        let text = base64_encode(run);
+        let text = base64::encode(run);
         encoded.push('&');
         encoded.push_str(&text.trim_end_matches('=').replace('/', ","));
         encoded.push('-');
@@ -108,7 +108,7 @@ fn try_decode(name: &str) -> Option<String> {
             decoded.push('&');
         } else {
             let padding = "=".repeat(run.len().wrapping_neg() % 4);
-            let octets = base64_decode(format!("{}{padding}", run.replace(',', "/")).as_bytes())?;
+            let octets = base64::decode(format!("{}{padding}", run.replace(',', "/")).as_bytes())?;
             let units: Option<Vec<u16>> =
                 octets.chunks(2).map(|pair| pair.try_into().ok().map(u16::from_be_bytes)).collect();
             decoded.push_str(&String::from_utf16(&units?).ok()?);

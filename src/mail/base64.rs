@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(decode(b"").as_deref(), Some(&b""[..]));
         assert_eq!(decode(b"AGEAYg==").as_deref(), Some(&b"\0a\0b"[..]));
         assert_eq!(encode(b"\0a\0b"), "AGEAYg==");
-        for bad in ["AGEAYg", "AGEAYg=", "AGEA Yg==", "*", "=", "AGEAYh=="] {
+        for bad in ["not base64", "AGEAYg", "AGEAYg=", "AGEA Yg==", "*", "=", "AGEAYh=="] {
             assert_eq!(decode(bad.as_bytes()), None, "{bad}");
         }
     }

@@ -13,9 +13,8 @@ use super::route::Route;
 use super::wire::Wire;
 use super::{OutcomeResult, TlsClients};
 use crate::config::{self, RelayTls};
-use crate::mail::{Reply, Stage};
+use crate::mail::{Reply, Stage, base64};
 use crate::net::tls::describe;
-use crate::secret;
 
 /// What a connection is opened to, and how.
 #[derive(Clone, Copy)]
@@ -356,9 +355,9 @@ impl<S: Stream> Talk<S> {
         let (user, password) = (settings.username.as_bytes(), settings.password.as_bytes());
         let steps = if offered.auth_plain {
             let secret = [b"\0", user, b"\0", password].concat();
-            vec![format!("AUTH PLAIN {}\r\n", secret::base64_encode(&secret))]
+            vec![format!("AUTH PLAIN {}\r\n", base64::encode(&secret))]
         } else if offered.auth_login {
-            let step = |octets| format!("{}\r\n", secret::base64_encode(octets));
+            let step = |octets| format!("{}\r\n", base64::encode(octets));
             vec!["AUTH LOGIN\r\n".to_owned(), step(user), step(password)]
         } else {
             return Err(fail("it offers neither AUTH PLAIN nor AUTH LOGIN".to_owned()));

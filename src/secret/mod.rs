@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
-use data_encoding::{BASE32_DNSSEC, BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
+use data_encoding::{BASE32_DNSSEC, HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -254,16 +254,6 @@ pub fn random_u64() -> u64 {
     random_bytes::<8>().map_or(0, u64::from_be_bytes)
 }
 
-/// Base64 with padding (RFC 4648 §4).
-pub fn base64_encode(octets: &[u8]) -> String {
-    BASE64.encode(octets)
-}
-
-/// The octets behind base64 with padding; `None` for anything else.
-pub fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
-    BASE64.decode(text).ok()
-}
-
 /// Writes a new file that only its owner may read, so that a crash leaves it whole or absent.
 ///
 /// What root writes belongs to the owner of the file that it replaces, else of its directory:
@@ -416,11 +406,5 @@ mod tests {
         assert_eq!(decoy(&[old], "a"), decoy(&[new, old], "a"));
         assert_ne!(decoy(&[old], "a"), decoy(&[old], "b"));
         assert_ne!(decoy(&[old], "a"), decoy(&[new], "a"));
-    }
-
-    #[test]
-    fn base64_is_read_back_and_nothing_else() {
-        assert_eq!(base64_decode(base64_encode(b"a\0b").as_bytes()).unwrap(), b"a\0b");
-        assert_eq!(base64_decode(b"not base64"), None);
     }
 }

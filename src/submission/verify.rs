@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::config::{Account, Settings};
+use crate::mail::base64;
 use crate::secret::{self, KeyRing, ScramVerifier};
 use crate::smtp::{ScramChallenge, ScramProof};
 
@@ -61,7 +62,7 @@ impl Verifier {
     /// as somebody else's, and with as many iterations.
     pub(super) fn challenge(&self, settings: &Settings, username: &str) -> Option<ScramChallenge> {
         let nonce = secret::random_bytes::<NONCE_BYTES>().ok()?;
-        let nonce = secret::base64_encode(&nonce);
+        let nonce = base64::encode(&nonce);
         let (salt, iterations) = match settings.account(username).and_then(scram_verifier) {
             Some(verifier) => (verifier.salt().to_vec(), verifier.iterations()),
             None => self.made_up(settings, username)?,
@@ -227,7 +228,7 @@ mod tests {
             (nonce, salt)
         };
         let salts = ["user", "app", "nobody", "nobody else"].map(|name| known(name).1);
-        assert_eq!(salts[0], secret::base64_decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap());
+        assert_eq!(salts[0], base64::decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap());
         for (at, salt) in salts.iter().enumerate() {
             assert_eq!(salts.iter().position(|other| other == salt), Some(at), "a salt is shared");
         }
@@ -249,13 +250,13 @@ mod tests {
                 "n=user,r=rOprNGfwEbeRWgbNEkqO,r={nonce},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,\
                  c=biws,r={nonce}"
             ),
-            proof: secret::base64_decode(b"dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
+            proof: base64::decode(b"dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
                 .unwrap()
                 .try_into()
                 .unwrap(),
         };
         let own = verifier.prove(&settings, &proof("user")).unwrap();
-        assert_eq!(secret::base64_encode(&own), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+        assert_eq!(base64::encode(&own), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
         assert_eq!(verifier.prove(&settings, &proof("app")), None);
         assert_eq!(verifier.prove(&settings, &proof("nobody")), None);
     }

@@ -10,12 +10,13 @@ use super::outbox::Failure;
 use super::{Shared, Tested, WebhookError};
 use crate::clock::{Clock, Stopwatch};
 use crate::config::{Webhook, WebhookFormat};
-use crate::mail::Timestamp;
 use crate::mail::header::sanitized;
+use crate::mail::{Timestamp, base64};
+use crate::maillog::chain;
 use crate::net::outgoing::{Answer, Post, Reach, Target, header_map};
 use crate::net::tls::{ClientTls, Verify};
 use crate::net::web::WebError;
-use crate::secret::{WebhookSecret, base64_encode};
+use crate::secret::WebhookSecret;
 use crate::view::Told;
 
 /// Sends events to one endpoint; clones share it.
@@ -75,7 +76,7 @@ impl Fixed {
         let tls = ClientTls::new(Verify::Yes, ca_file)
             .map_err(|error| WebhookError::ConfigTls(index, error))?;
         let login = target.login().map(|(name, password)| {
-            format!("Basic {}", base64_encode(format!("{name}:{password}").as_bytes()))
+            format!("Basic {}", base64::encode(format!("{name}:{password}").as_bytes()))
         });
         let agent = concat!("rebound/", env!("CARGO_PKG_VERSION"));
         let own = [("content-type", "application/json"), ("user-agent", agent)];
@@ -212,12 +213,6 @@ fn wait(text: &str, now: Timestamp) -> Option<Duration> {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_no_number) => Timestamp::parse_rfc5322(text.trim()).map(|until| until.since(now)),
     }
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Octets of an answer that are read: enough for the words of an error.

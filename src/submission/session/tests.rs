@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::{Account, AuthPolicy, DsnPolicy};
 use crate::mail::dsn::{Content, EnvelopeId, Notify, OriginalRecipient};
-use crate::mail::{MailDsn, MessageId, QueueId, RecipientDsn, Timestamp, header};
+use crate::mail::{MailDsn, MessageId, QueueId, RecipientDsn, Timestamp, base64, header};
 use crate::metrics::Metrics;
 use crate::secret::{self, KeyRing};
 use crate::store::record::{Origin, ReturnPathMode};
@@ -229,7 +229,7 @@ async fn a_wrong_password_is_refused_like_an_unknown_user() {
     let stage = Stage::new().with_account(&[]);
     for credentials in ["\0app\0wrong", "\0nobody\0secret"] {
         let began = tokio::time::Instant::now();
-        let encoded = secret::base64_encode(credentials.as_bytes());
+        let encoded = base64::encode(credentials.as_bytes());
         let input = format!("EHLO x\r\nAUTH PLAIN {encoded}\r\nQUIT\r\n");
         let said = stage.talk("127.0.0.1", input.as_bytes()).await;
         assert!(said.contains("\r\n535 5.7.8 "), "{said}");
@@ -282,7 +282,7 @@ async fn who_guesses_too_often_is_banned_even_with_the_right_password() {
     stage.settings.submission.auth_failures_max = 3;
     stage.settings.submission.auth_ban_secs = 600;
     let auth = |password: &str| {
-        let encoded = secret::base64_encode(format!("\0app\0{password}").as_bytes());
+        let encoded = base64::encode(format!("\0app\0{password}").as_bytes());
         format!("AUTH PLAIN {encoded}\r\n")
     };
     let say = async |peer: &str, commands: String| {

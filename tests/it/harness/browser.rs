@@ -129,7 +129,7 @@ impl Browser {
         let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
         let wanted = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
         let taken = self.devtools("Page.captureScreenshot", &wanted);
-        let octets = rebound::secret::base64_decode(taken["data"].as_str().unwrap().as_bytes());
+        let octets = rebound::mail::base64::decode(taken["data"].as_str().unwrap().as_bytes());
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, octets.unwrap()).unwrap();
     }
