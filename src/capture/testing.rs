@@ -131,7 +131,11 @@ impl TestStore {
     pub(super) fn open(clock: &Clock) -> Self {
         let dir = std::env::temp_dir().join(format!("rebound-capture-{:016x}", random_u64()));
         std::fs::create_dir_all(&dir).unwrap();
-        let options = Options { dir: dir.clone(), keep: Duration::from_secs(90 * 86_400) };
+        let options = Options {
+            dir: dir.clone(),
+            keep: Duration::from_secs(90 * 86_400),
+            bodies: Duration::ZERO,
+        };
         Self { store: Store::open(&options, clock.clone()).unwrap(), dir }
     }
 
@@ -141,7 +145,9 @@ impl TestStore {
         let elsewhere = self.dir.join("empty");
         std::fs::create_dir_all(&elsewhere).unwrap();
         let keep = Duration::from_secs(90 * 86_400);
-        let open = |dir| Store::open(&Options { dir, keep }, clock.clone()).unwrap();
+        let open = |dir| {
+            Store::open(&Options { dir, keep, bodies: Duration::ZERO }, clock.clone()).unwrap()
+        };
         // The lock goes with the store that held it.
         self.store = open(elsewhere);
         self.store = open(self.dir.clone());

@@ -413,6 +413,8 @@ pub struct Bounces {
 pub struct Retention {
     /// Records, attempts, bounces and reports.
     pub keep: Span,
+    /// Bodies, from the end of the last recipient on.
+    pub bodies: Span,
 }
 
 /// The HTTP server.

@@ -68,6 +68,13 @@ pub(super) fn check(settings: &Settings) -> Result<(), Problem> {
     if settings.suppression.expire.duration().is_zero() {
         return problem("suppression.expire", "0s would forget at once; use suppression.mode");
     }
+    if settings.retention.bodies > settings.retention.keep {
+        let text = format!(
+            "a body goes with the records of its mail: give at most retention.keep, which is {}",
+            settings.retention.keep
+        );
+        return problem("retention.bodies", &text);
+    }
     for (key, value) in at_least_one(settings) {
         if value == 0 {
             return problem(key, "must be at least 1");
@@ -341,3 +348,24 @@ fn default_data_dir(environment: Environment<'_>) -> PathBuf {
 
 /// The longest interval between two looks at a mailbox (RFC 2177).
 const POLL_INTERVAL_SECS_MAX: u64 = 1500;
+
+#[cfg(test)]
+mod tests {
+    use super::super::load;
+
+    #[test]
+    fn bodies_are_kept_at_most_as_long_as_their_records() {
+        for (keep, bodies, is_good) in [("7d", "0s", true), ("7d", "7d", true), ("7d", "8d", false)]
+        {
+            let variable = |name: &str| match name {
+                "REBOUND_RETENTION_KEEP" => Some(keep.to_owned()),
+                "REBOUND_RETENTION_BODIES" => Some(bodies.to_owned()),
+                _ => None,
+            };
+            let loaded = load(None, &variable).map_err(|error| error.to_string());
+            assert_eq!(loaded.is_ok(), is_good, "{bodies}: {:?}", loaded.err());
+            let why = loaded.err().unwrap_or_default();
+            assert!(is_good || why.contains("at most retention.keep, which is 7d"), "{why}");
+        }
+    }
+}

@@ -393,8 +393,11 @@ impl Parts {
 }
 
 async fn open_store(settings: &Settings, clock: &Clock) -> Result<Store, store::StoreError> {
-    let options =
-        store::Options { dir: settings.data_dir.clone(), keep: settings.retention.keep.duration() };
+    let options = store::Options {
+        dir: settings.data_dir.clone(),
+        keep: settings.retention.keep.duration(),
+        bodies: settings.retention.bodies.duration(),
+    };
     let clock = clock.clone();
     // Recovery reads the whole journal; a panic there is a defect and is passed on as one.
     match tokio::task::spawn_blocking(move || Store::open(&options, clock)).await {

@@ -357,7 +357,7 @@ mod tests {
             let dir =
                 std::env::temp_dir().join(format!("rebound-in-{:016x}", secret::random_u64()));
             let keep = Duration::from_secs(3600 * 24 * 90);
-            let options = store::Options { dir: dir.clone(), keep };
+            let options = store::Options { dir: dir.clone(), keep, bodies: Duration::ZERO };
             let clock = Clock::manual(NOW);
             let shared = Shared {
                 store: Store::open(&options, clock.clone()).unwrap(),

@@ -125,7 +125,11 @@ mod tests {
     #[tokio::test]
     async fn a_bad_report_neither_stops_the_worker_nor_holds_up_the_others() {
         let dir = std::env::temp_dir().join(format!("rebound-work-{:016x}", random_u64()));
-        let options = Options { dir: dir.clone(), keep: Duration::from_secs(3600 * 24 * 90) };
+        let options = Options {
+            dir: dir.clone(),
+            keep: Duration::from_secs(3600 * 24 * 90),
+            bodies: Duration::ZERO,
+        };
         let store = Store::open(&options, Clock::manual(NOW)).unwrap();
         for unique in [1, 2, 3] {
             store.accept_report(report(unique)).unwrap().synced().await.unwrap();

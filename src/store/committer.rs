@@ -11,7 +11,7 @@ use super::entry::Entry;
 use super::journal::{self, Segment};
 use super::layout::{self, SegmentHeader};
 use super::shared::{Done, Health, Position, Shared, Source, Stop, Work, repeated};
-use super::spool::{BodyPlace, Pin, Place};
+use super::spool::Place;
 use crate::clock::Stopwatch;
 use crate::mail::QueueId;
 
@@ -179,7 +179,7 @@ fn settle(shared: &Shared, group: Vec<Work>, written: Written) {
     core.health = if core.health == Health::Failing { Health::Good } else { core.health };
     core.last_lsn = written.position.lsn;
     core.spool.grown(written.position.segment, written.position.offset);
-    let mut frames = Vec::new();
+    let (mut frames, mut ended) = (Vec::new(), Vec::new());
     for (work, places) in group.into_iter().zip(written.places) {
         for (mut frame, (lsn, place)) in work.frames.into_iter().zip(places) {
             core.spool.settle(&frame.entry, place);
@@ -198,17 +198,19 @@ fn settle(shared: &Shared, group: Vec<Work>, written: Written) {
                 frames.push((lsn, frame));
             }
         }
-        for queue_id in work.ended {
-            let place = core.spool.release(Pin::Mail(queue_id));
-            if place.is_some_and(|place| place.body == BodyPlace::InFile) {
-                removed.push(queue_id);
+        for mail in work.ended {
+            if shared.keeps_bodies() {
+                core.spool.end(mail);
+                ended.push(mail.queue_id);
+            } else if core.spool.release_mail(mail.queue_id) {
+                removed.push(mail.queue_id);
             }
         }
         tickets.extend(work.ticket);
     }
     let bytes = frames.iter().map(|(_, frame)| frame.size()).sum();
     core.backlog_bytes = core.backlog_bytes.saturating_add(bytes);
-    core.backlog.push_back(Done { frames, bytes, position: written.position });
+    core.backlog.push_back(Done { frames, bytes, ended, position: written.position });
     drop(core);
     shared.backlog_ready.notify_one();
     for ticket in tickets {

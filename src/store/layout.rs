@@ -5,6 +5,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::mail::{QueueId, Timestamp};
+
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -99,6 +101,21 @@ pub(super) struct SegmentHeader {
     pub(super) first_lsn: u64,
     /// The store it belongs to.
     pub(super) store: StoreUuid,
+}
+
+/// The first octets of a kept body's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeptHeader {
+    /// Whose body it is.
+    pub(super) queue_id: QueueId,
+    /// When the last recipient of the mail ended.
+    pub(super) ended_at: Timestamp,
+    /// `BODY_HERE` or `BODY_IN_FILE`.
+    pub(super) place: u8,
+    /// Octets of the body.
+    pub(super) len: u64,
+    /// Their crc32c.
+    pub(super) checksum: u32,
 }
 
 /// Names a store, and seeds the checksum of its frames: no mail can contain a valid one.
@@ -227,6 +244,41 @@ fn read_header(head: &[u8]) -> Option<Result<SegmentHeader, HeaderError>> {
     }))
 }
 
+/// The 64 octets at the head of a kept body:
+/// `magic [8] | version u32 | place u8 | 0 | queue id [10] | ended at u64 | len u64 |
+/// crc32c of the body u32 | 0 [16] | crc32c u32`. The last one is seeded as those of frames are.
+/// `place` is 0 for a body that follows, 1 for one in a file beside it.
+pub(super) fn encode_kept_header(header: &KeptHeader, seed: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(KEPT_HEADER_BYTES);
+    out.extend_from_slice(KEPT_MAGIC);
+    out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    out.extend_from_slice(&[header.place, 0]);
+    out.extend_from_slice(header.queue_id.as_bytes());
+    out.extend_from_slice(&header.ended_at.as_millis().to_le_bytes());
+    out.extend_from_slice(&header.len.to_le_bytes());
+    out.extend_from_slice(&header.checksum.to_le_bytes());
+    out.resize(KEPT_HEADER_BYTES.saturating_sub(4), 0);
+    let crc = crc32c::crc32c_append(seed, &out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// Reads the head of a kept body; `None` when it is damaged, or of another store or version.
+pub(super) fn decode_kept_header(octets: &[u8], seed: u32) -> Option<KeptHeader> {
+    let crc = crc32c::crc32c_append(seed, octets.get(..60)?);
+    let is_whole = octets.starts_with(KEPT_MAGIC) && crc == u32_at(octets, 60)?;
+    if !is_whole || u32_at(octets, 8)? != FORMAT_VERSION {
+        return None;
+    }
+    Some(KeptHeader {
+        queue_id: QueueId::from_bytes(octets.get(14..24)?.try_into().ok()?),
+        ended_at: Timestamp::from_millis(u64_at(octets, 24)?),
+        place: *octets.get(12)?,
+        len: u64_at(octets, 32)?,
+        checksum: u32_at(octets, 40)?,
+    })
+}
+
 /// A record as a payload: one octet of version, then MessagePack with named fields.
 pub(super) fn encode_record<T: Serialize>(record: &T) -> Result<Vec<u8>, String> {
     let mut out = vec![RECORD_VERSION];
@@ -311,6 +363,8 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 pub(super) const RECORD_VERSION: u8 = 1;
 /// Octets at the head of a segment.
 pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
+/// Octets at the head of a kept body.
+pub(super) const KEPT_HEADER_BYTES: usize = 64;
 /// Octets of a frame in front of its key.
 pub(super) const FRAME_HEADER_BYTES: usize = 24;
 /// Frames start at multiples of this.
@@ -327,12 +381,13 @@ pub(super) const CONTINUES: u8 = 2;
 pub(super) const COPY: u8 = 4;
 /// A frame flag: the bounce takes the place of a known one, which has been told.
 pub(super) const REVISION: u8 = 8;
-/// Where the body of a `Message` frame is: behind its record.
+/// Where a body is: behind the record of its frame, or behind the head of its file.
 pub(super) const BODY_HERE: u8 = 0;
-/// Where the body of a `Message` frame is: in `spool/big`.
+/// Where a body is: in a file of its own, in `spool/big` or beside the head of a kept one.
 pub(super) const BODY_IN_FILE: u8 = 1;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"RBNDSEG\n";
+const KEPT_MAGIC: &[u8; 8] = b"RBNDBDY\n";
 const MESSAGE_HEAD_BYTES: usize = 8;
 
 #[cfg(test)]
@@ -402,6 +457,29 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             assert_eq!(decode_header(&bad), Err(HeaderError::Damaged), "octet {at}");
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_kept_body_is_read_back_and_any_flipped_bit_is_noticed() {
+        let header = KeptHeader {
+            queue_id: QueueId::new(Timestamp::from_millis(1_665_576_640_980), 7),
+            ended_at: Timestamp::from_millis(1_665_576_640_990),
+            place: BODY_IN_FILE,
+            len: u64::MAX,
+            checksum: 9,
+        };
+        let good = encode_kept_header(&header, 7);
+        assert_eq!(good.len(), KEPT_HEADER_BYTES);
+        assert_eq!(decode_kept_header(&good, 7), Some(header));
+        assert_eq!(decode_kept_header(&good, 8), None, "another store's");
+        for bit in 0..KEPT_HEADER_BYTES * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_kept_header(&bad, 7), None, "bit {bit}");
+        }
+        for len in 0..KEPT_HEADER_BYTES {
+            assert_eq!(decode_kept_header(&good[..len], 7), None, "{len} octets");
         }
     }
 

@@ -37,6 +37,16 @@ struct Mail {
     message: LiveMessage,
     durability: Durability,
     due: Option<Due>,
+    /// When the last thing happened to it.
+    changed_at: Timestamp,
+}
+
+/// A mail that has left the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) queue_id: QueueId,
+    /// When the last of its recipients ended.
+    pub(super) at: Timestamp,
 }
 
 /// Whether the frame of a mail is on disk; only then may it be relayed.
@@ -54,6 +64,8 @@ pub(super) struct Standing {
     delay_notices: u32,
     #[serde(default)]
     held: bool,
+    #[serde(default)]
+    changed_at: Timestamp,
     recipients: Vec<RecipientStanding>,
 }
 
@@ -69,20 +81,21 @@ struct RecipientStanding {
 }
 
 impl Live {
-    /// Folds an entry in; the id of the mail that it ended, if it ended one.
-    pub(super) fn apply(&mut self, entry: &Entry, durability: Durability) -> Option<QueueId> {
+    /// Folds an entry in; the mail that it ended, if it ended one.
+    pub(super) fn apply(&mut self, entry: &Entry, durability: Durability) -> Option<Ended> {
         match entry {
             Entry::Message(submission) => {
                 self.insert(submission, durability);
                 // One whose recipients are all suppressed has ended as it came.
-                self.change(submission.queue_id, |_message| {})
+                self.change(submission.queue_id, None, |_message| {})
             }
             Entry::Attempt(attempt) => {
-                self.change(attempt.queue_id, |message| apply_attempt(message, attempt))
+                let at = Some(attempt.ended_at);
+                self.change(attempt.queue_id, at, |message| apply_attempt(message, attempt))
             }
             Entry::Bounce(bounce) => {
-                let queue_id = bounce.queue_id?;
-                self.change(queue_id, |message| apply_bounce(message, bounce))
+                let at = Some(bounce.date);
+                self.change(bounce.queue_id?, at, |message| apply_bounce(message, bounce))
             }
             Entry::Notice(notice) => self.apply_notice(notice),
             Entry::Report(report) => {
@@ -99,14 +112,15 @@ impl Live {
                 None
             }
             Entry::Standing(queue_id, standing) => {
-                self.change(*queue_id, |message| apply_standing(message, standing))
+                let at = Some(standing.changed_at);
+                self.change(*queue_id, at, |message| apply_standing(message, standing))
             }
             Entry::Cursor(cursor) => {
                 self.cursors.insert(cursor.key(), Arc::clone(cursor));
                 None
             }
             Entry::Order(order) => {
-                self.change(order.queue_id, |message| apply_order(message, *order))
+                self.change(order.queue_id, Some(order.at), |message| apply_order(message, *order))
             }
             Entry::Suppression(entry) => {
                 self.suppressions.apply(entry);
@@ -177,7 +191,7 @@ impl Live {
 
     /// Where a mail stands.
     pub(super) fn standing(&self, queue_id: QueueId) -> Option<Standing> {
-        let message = self.mail(queue_id)?;
+        let Mail { message, changed_at, .. } = self.mails.get(&queue_id)?;
         let recipients = message.recipients.iter().map(|recipient| RecipientStanding {
             state: recipient.state,
             attempts: recipient.attempts,
@@ -188,6 +202,7 @@ impl Live {
         Some(Standing {
             delay_notices: message.delay_notices,
             held: message.held,
+            changed_at: *changed_at,
             recipients: recipients.collect(),
         })
     }
@@ -273,36 +288,43 @@ impl Live {
     fn insert(&mut self, submission: &Submission, durability: Durability) {
         let queue_id = submission.queue_id;
         self.remove(queue_id);
-        let mut mail = Mail { message: live_message(submission), durability, due: None };
+        let (message, changed_at) = (live_message(submission), submission.received_at);
+        let mut mail = Mail { message, durability, due: None, changed_at };
         schedule(&mut self.timetable, queue_id, &mut mail);
         self.mails.insert(queue_id, mail);
     }
 
-    /// Changes a mail and takes it out of the queue when nothing is left to do for it.
+    /// Changes a mail and takes it out of the queue when nothing is left to do for it. `at` is
+    /// when this happened to its recipients, where it did.
     fn change(
         &mut self,
         queue_id: QueueId,
+        at: Option<Timestamp>,
         apply: impl FnOnce(&mut LiveMessage),
-    ) -> Option<QueueId> {
+    ) -> Option<Ended> {
         let mail = self.mails.get_mut(&queue_id)?;
         apply(&mut mail.message);
+        mail.changed_at = at.unwrap_or(mail.changed_at);
         if has_ended(&mail.message) {
+            let ended = Ended { queue_id, at: mail.changed_at };
             self.remove(queue_id);
-            return Some(queue_id);
+            return Some(ended);
         }
         schedule(&mut self.timetable, queue_id, mail);
         None
     }
 
-    fn apply_notice(&mut self, notice: &NoticeSent) -> Option<QueueId> {
+    fn apply_notice(&mut self, notice: &NoticeSent) -> Option<Ended> {
         match notice {
             NoticeSent::Failure { queue_id, recipients }
-            | NoticeSent::Relayed { queue_id, recipients } => self.change(*queue_id, |message| {
-                for (index, recipient) in (0_u32..).zip(&mut message.recipients) {
-                    recipient.notice_owed &= !recipients.contains(&index);
-                }
-            }),
-            NoticeSent::Delay { queue_id, count } => self.change(*queue_id, |message| {
+            | NoticeSent::Relayed { queue_id, recipients } => {
+                self.change(*queue_id, None, |message| {
+                    for (index, recipient) in (0_u32..).zip(&mut message.recipients) {
+                        recipient.notice_owed &= !recipients.contains(&index);
+                    }
+                })
+            }
+            NoticeSent::Delay { queue_id, count } => self.change(*queue_id, None, |message| {
                 message.delay_notices = message.delay_notices.max(*count);
             }),
             NoticeSent::Forward { report_id } => {

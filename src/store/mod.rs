@@ -17,6 +17,7 @@ mod filter;
 mod index;
 mod intake;
 mod journal;
+mod kept;
 mod keys;
 mod layout;
 mod listing;
@@ -69,6 +70,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// How long records are kept.
     pub keep: Duration,
+    /// How long bodies are kept once their mails have ended; zero: not at all.
+    pub bodies: Duration,
 }
 
 /// The store; clones share it. When the last one is dropped without `close`, it ends as in a
@@ -300,16 +303,26 @@ impl Store {
         self.shared.commit(batch).map(Ticket)
     }
 
-    /// The body of a mail in the queue.
+    /// The body of a mail in the queue, or of one that has ended as long as it is kept:
+    /// `Options::bodies`. An `Io` of the kind `NotFound` says that it is not there any more.
     pub async fn body(&self, queue_id: QueueId) -> Result<BodyReader, StoreError> {
-        let found = self.shared.core().spool.find(Pin::Mail(queue_id));
-        let (segment, place) = found.ok_or_else(|| {
-            StoreError::io(
+        let shared = &self.shared;
+        let found = shared.core().spool.find(Pin::Mail(queue_id));
+        let found = found.filter(|(_, place)| !shared.is_body_over(*place));
+        let missing = match found {
+            Some((segment, place)) => {
+                match body::read(segment, place, shared.seed, &shared.paths.big, queue_id).await {
+                    // Its file may just have been moved to those that are kept.
+                    Err(error) if error.is_not_found() => error,
+                    read => return read,
+                }
+            }
+            None => StoreError::io(
                 format!("reading the body of {queue_id}"),
                 std::io::Error::new(std::io::ErrorKind::NotFound, "the mail has left the queue"),
-            )
-        })?;
-        body::read(segment, place, self.shared.seed, &self.shared.paths.big, queue_id).await
+            ),
+        };
+        kept::read(shared, queue_id).await?.ok_or(missing)
     }
 
     /// A mail in the queue.
@@ -516,7 +529,8 @@ impl Store {
         self.shared.applied.subscribe()
     }
 
-    /// Drops the days that are older than `Options::keep`. Removes files, so it may block.
+    /// Drops the days that are older than `Options::keep`, and kept bodies that are older than
+    /// `Options::bodies`. Removes files, so it may block.
     pub fn prune(&self) -> Result<(), StoreError> {
         self.shared.prune()
     }
@@ -540,6 +554,11 @@ impl Ticket {
 }
 
 impl StoreError {
+    /// Whether a file is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+
     fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match source.kind() {

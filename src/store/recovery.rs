@@ -18,7 +18,7 @@ use super::layout::{self, FrameRef, SegmentHeader, StoreUuid};
 use super::live::Durability;
 use super::mailboxes::Mailboxes;
 use super::shared::{Core, DirLock, Paths, Position, Shared, Tuning};
-use super::spool::{Pin, Place};
+use super::spool::Place;
 use super::{Options, StoreError, applier, index};
 use crate::clock::Clock;
 use crate::mail::QueueId;
@@ -97,6 +97,7 @@ pub(super) fn open(
     let shared = Shared {
         clock,
         keep: options.keep,
+        keep_bodies: options.bodies,
         disk,
         uuid,
         seed: layout::checksum_seed(&uuid),
@@ -206,6 +207,7 @@ impl Paths {
             root: root.to_path_buf(),
             state: root.join("state"),
             big: spool.join("big"),
+            bodies: root.join("bodies"),
             spool,
             quarantine: root.join("quarantine"),
         }
@@ -318,7 +320,9 @@ fn replay_segment(
             Found::Batch(frames) => {
                 for (offset, frame) in frames {
                     let Some(entry) = read_entry(file, offset, &frame) else { continue };
-                    fold(shared, file.number, offset, &frame, &entry);
+                    if let Some(ended) = fold(shared, file.number, offset, &frame, &entry) {
+                        part(shared, ended, frame.lsn > applied_lsn);
+                    }
                     if frame.lsn > applied_lsn && frame.flags & layout::COPY == 0 {
                         replayed_bytes = replayed_bytes.saturating_add(frame.size);
                         replayed.push((frame.lsn, log_frame(&frame, entry)));
@@ -413,16 +417,32 @@ fn read_entry(file: &SegmentFile, offset: usize, frame: &FrameRef<'_>) -> Option
     }
 }
 
-/// Folds an entry into what is live.
-fn fold(shared: &Shared, segment: u32, offset: usize, frame: &FrameRef<'_>, entry: &Entry) {
+/// Folds an entry into what is live; the mail that it ended, if it ended one.
+fn fold(
+    shared: &Shared,
+    segment: u32,
+    offset: usize,
+    frame: &FrameRef<'_>,
+    entry: &Entry,
+) -> Option<QueueId> {
     let mut core = shared.core();
     let offset = u64::try_from(offset).unwrap_or(u64::MAX);
     let place = Place::new(segment, offset, frame.size, entry, frame.payload);
     core.spool.settle(entry, place);
-    if let Some(ended) = core.live.apply(entry, Durability::Synced) {
-        core.spool.release(Pin::Mail(ended));
-    }
     core.last_lsn = frame.lsn;
+    let ended = core.live.apply(entry, Durability::Synced)?;
+    core.spool.end(ended);
+    Some(ended.queue_id)
+}
+
+/// Lets a mail go that has ended. In front of the checkpoint its body was kept before; behind it
+/// the crash may have come first.
+fn part(shared: &Shared, ended: QueueId, is_behind_checkpoint: bool) {
+    if is_behind_checkpoint {
+        shared.let_go(&[ended]);
+    } else {
+        shared.core().spool.release_mail(ended);
+    }
 }
 
 /// The frame as it goes into `log/`.

@@ -20,11 +20,13 @@ impl Shared {
         if let Some(oldest) = self.core().live.oldest() {
             cutoff = cutoff.min(oldest.day());
         }
+        // First, so that no body outlives the record of its mail.
+        let bodies = self.prune_bodies(cutoff);
         let dropped = self.archive.prune(cutoff)?;
         if dropped > 0 {
             tracing::info!(days = dropped, before = cutoff, "dropped old records");
         }
-        Ok(())
+        bodies
     }
 
     /// How the store is doing.

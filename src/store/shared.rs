@@ -15,7 +15,7 @@ use super::disk::Disk;
 use super::entry::Frame;
 use super::layout::StoreUuid;
 use super::listing::Count;
-use super::live::Live;
+use super::live::{Ended, Live};
 use super::mailboxes::Mailboxes;
 use super::pending::Pending;
 use super::spool::Spool;
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) paths: Paths,
     pub(super) clock: Clock,
     pub(super) keep: Duration,
+    /// How long bodies are kept once their mails have ended.
+    pub(super) keep_bodies: Duration,
     pub(super) tuning: Tuning,
     pub(super) disk: Disk,
     pub(super) uuid: StoreUuid,
@@ -78,6 +80,7 @@ pub(super) struct Paths {
     pub(super) state: PathBuf,
     pub(super) spool: PathBuf,
     pub(super) big: PathBuf,
+    pub(super) bodies: PathBuf,
     pub(super) quarantine: PathBuf,
 }
 
@@ -121,7 +124,7 @@ pub(super) struct Work {
     pub(super) source: Source,
     pub(super) frames: Vec<Frame>,
     /// Mails that the batch ends.
-    pub(super) ended: Vec<QueueId>,
+    pub(super) ended: Vec<Ended>,
     pub(super) ticket: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
@@ -140,6 +143,8 @@ pub(super) enum Source {
 pub(super) struct Done {
     pub(super) frames: Vec<(u64, Frame)>,
     pub(super) bytes: usize,
+    /// Mails that have ended and whose bodies are still to be kept.
+    pub(super) ended: Vec<QueueId>,
     /// Where the journal goes on behind it.
     pub(super) position: Position,
 }

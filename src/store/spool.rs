@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::entry::Entry;
 use super::journal::Segment;
 use super::layout;
+use super::live::Ended;
 use super::record::{CursorKey, NoticeSent, ReportId};
 use super::suppressions::SuppressionKey;
 use crate::clock::Stopwatch;
-use crate::mail::QueueId;
+use crate::mail::{QueueId, Timestamp};
 
 /// What keeps a segment from being recycled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +39,8 @@ pub(super) struct Place {
     pub(super) size: usize,
     /// Whether the body of a mail is in a file of its own.
     pub(super) body: BodyPlace,
+    /// When the mail ended, where its body is still to be kept.
+    pub(super) ended_at: Option<Timestamp>,
 }
 
 /// Where the body of a mail is.
@@ -120,6 +123,18 @@ impl Spool {
             held.live_bytes = held.live_bytes.saturating_sub(octets(place.size));
         }
         Some(place)
+    }
+
+    /// Notes that a mail has ended; its frame stays until its body is kept.
+    pub(super) fn end(&mut self, ended: Ended) {
+        if let Some(place) = self.places.get_mut(&Pin::Mail(ended.queue_id)) {
+            place.ended_at = Some(ended.at);
+        }
+    }
+
+    /// Lets the frame of a mail go; whether its body has a file, which is to go as well.
+    pub(super) fn release_mail(&mut self, queue_id: QueueId) -> bool {
+        self.release(Pin::Mail(queue_id)).is_some_and(|place| place.body == BodyPlace::InFile)
     }
 
     /// Where a frame lies, and the open segment, which is not recycled while this is held.
@@ -222,7 +237,7 @@ impl Place {
             && layout::decode_message(payload)
                 .is_some_and(|(_, place, _)| place == layout::BODY_IN_FILE);
         let body = if in_file { BodyPlace::InFile } else { BodyPlace::Here };
-        Self { segment, offset, size, body }
+        Self { segment, offset, size, body, ended_at: None }
     }
 }
 

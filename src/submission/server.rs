@@ -175,7 +175,7 @@ mod tests {
         async fn start() -> Self {
             let dir = std::env::temp_dir().join(format!("rebound-serve-{:016x}", random_u64()));
             let keep = Duration::from_secs(3600 * 24 * 90);
-            let options = Options { dir: dir.clone(), keep };
+            let options = Options { dir: dir.clone(), keep, bodies: Duration::ZERO };
             let store = Store::open(&options, Clock::system()).unwrap();
             let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
             let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));

@@ -11,6 +11,8 @@ mod bad_config;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod crash;

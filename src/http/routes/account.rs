@@ -321,7 +321,7 @@ fn found(store: &Store, account: &str, id: QueueId) -> Result<Found, ApiError> {
 async fn body(state: &HttpState, id: QueueId) -> Result<BodyReader, ApiError> {
     match state.inner.store.body(id).await {
         Ok(body) => Ok(body),
-        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.is_not_found() => {
             let message = "The mail has ended, and its body is not kept any longer";
             Err(not_found("MessageBodyPurged", message, None))
         }
@@ -407,8 +407,8 @@ const SOURCE: Operation = Operation {
     id: "getAccountMessageSource",
     path: "/v1/account/{account}/message/{id}/source",
     group: "Accounts",
-    about: "Its octets. A sent mail's are there until its last recipient has ended: then 404 with \
-            the code `MessageBodyPurged`.",
+    about: "Its octets. A sent mail's are there until its last recipient has ended, and as much \
+            longer as `retention.bodies` says: then 404 with the code `MessageBodyPurged`.",
     answers: &[Answer::ok("The mail", &[Content::of("message/rfc822", Shape::Octets)])],
     ..Operation::GET
 };
@@ -417,7 +417,7 @@ const TEXT: Operation = Operation {
     id: "getAccountMessageText",
     path: "/v1/account/{account}/text/{id}",
     group: "Accounts",
-    about: "Its text. A sent mail's is there until its last recipient has ended.",
+    about: "Its text. A sent mail's is there as long as its octets are.",
     query: &[Parameter::new(
         "maxBytes",
         Shape::Between(1, TEXT_BYTES_MAX, Some(TEXT_BYTES_MAX)),

@@ -49,7 +49,9 @@ impl Server {
         std::fs::create_dir_all(&dir).unwrap();
         let clock = Clock::manual(NOW);
         let keep = Duration::from_secs(90 * 86_400);
-        let store = Store::open(&Options { dir: dir.clone(), keep }, clock.clone()).unwrap();
+        let store =
+            Store::open(&Options { dir: dir.clone(), keep, bodies: Duration::ZERO }, clock.clone())
+                .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let capture = Capture::new(

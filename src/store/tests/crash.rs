@@ -31,6 +31,7 @@ async fn a_killed_process_has_kept_every_promise() {
         }
         let store = open_as_child(&dir);
         check(&store, &promised);
+        check_bodies(&store, &promised.ended).await;
         if kill % 3 == 0 {
             store.close().await;
         }
@@ -73,6 +74,21 @@ fn check(store: &Store, promised: &Promises) {
     }
 }
 
+/// No machine has stopped, so that the body of every mail that has ended is there, and whole.
+async fn check_bodies(store: &Store, ended: &[QueueId]) {
+    for id in ended {
+        let body = read_body(store, *id).await;
+        let body = body.unwrap_or_else(|error| panic!("the body of {id} is gone: {error}"));
+        assert_eq!(body.len(), body_of(*id).len(), "mail {id}");
+    }
+}
+
+/// The body of a mail that a child writes; some are large.
+fn body_of(id: QueueId) -> Vec<u8> {
+    let is_large = id.as_bytes()[9].is_multiple_of(32);
+    vec![b'x'; if is_large { 300 * 1024 } else { 2_000 }]
+}
+
 /// The Message-ID of the notice about a mail.
 fn notice_of(queue_id: QueueId) -> MessageId {
     MessageId::parse(&format!("about-{queue_id}@relay.test")).unwrap()
@@ -83,7 +99,7 @@ fn open_as_child(dir: &TempDir) -> Store {
 }
 
 fn open_dir(dir: &Path) -> Store {
-    let options = Options { dir: dir.to_path_buf(), keep: DAY * 90 };
+    let options = Options { dir: dir.to_path_buf(), keep: DAY * 90, bodies: DAY };
     let tuning = Tuning {
         segment_bytes: 65_536,
         checkpoint_every: Duration::from_millis(30),
@@ -165,9 +181,9 @@ async fn write_for_ever(store: Store) {
         out.flush().unwrap();
     };
     loop {
-        let large = store.new_queue_id().as_bytes()[9].is_multiple_of(32);
-        let octets = vec![b'x'; if large { 300 * 1024 } else { 2_000 }];
-        let id = accepted(&store, &["to@example.test"], &octets).await;
+        let id = store.new_queue_id();
+        let body = body(&store, id, &body_of(id)).await;
+        store.accept(submission(id, &["to@example.test"]), body).unwrap().synced().await.unwrap();
         say("mail", id);
         let retry = attempt(id, 0, 1, Decision::RetryAt(id.time()));
         committed(&store, attempts(vec![retry])).await;

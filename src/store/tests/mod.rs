@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod feed;
+mod kept;
 mod orders;
 mod search;
 mod suppressions;
@@ -43,7 +44,8 @@ impl TempDir {
     }
 
     pub(super) fn options(&self) -> Options {
-        Options { dir: self.0.clone(), keep: Duration::from_hours(90 * 24) }
+        let keep = Duration::from_hours(90 * 24);
+        Options { dir: self.0.clone(), keep, bodies: Duration::ZERO }
     }
 }
 

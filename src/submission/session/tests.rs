@@ -30,7 +30,7 @@ impl Stage {
     fn new() -> Self {
         let dir = std::env::temp_dir().join(format!("rebound-sub-{:016x}", secret::random_u64()));
         let keep = Duration::from_secs(3600 * 24 * 90);
-        let options = store::Options { dir: dir.clone(), keep };
+        let options = store::Options { dir: dir.clone(), keep, bodies: Duration::ZERO };
         let clock = Clock::manual(NOW);
         let store = Store::open(&options, clock.clone()).unwrap();
         let mut settings = crate::config::defaults();
