@@ -166,6 +166,7 @@ fn may_end(event: &Event) -> Option<QueueId> {
             has_failed.then_some(attempt.queue_id)
         }
         Happened::Bounce(bounce) if bounce.action == Action::Failed => bounce.queue_id,
+        Happened::Canceled(_) | Happened::Suppressed(_) => event.queue_id(),
         Happened::Bounce(_) | Happened::Report(_) | Happened::Closed(_) => None,
     }
 }
@@ -175,6 +176,8 @@ fn subject(event: &Event) -> Option<(QueueId, Timestamp)> {
     match &event.what {
         Happened::Attempt(attempt) => Some((attempt.queue_id, attempt.ended_at)),
         Happened::Bounce(bounce) => Some((bounce.queue_id?, bounce.date)),
+        Happened::Canceled(order) => Some((order.queue_id, order.at)),
+        Happened::Suppressed(mail) => Some((mail.queue_id, mail.received_at)),
         Happened::Report(_) | Happened::Closed(_) => None,
     }
 }
@@ -195,7 +198,7 @@ mod tests {
     use super::super::testing::{NOW, TestStore, attempt, id, submission};
     use super::*;
     use crate::mail::Stage;
-    use crate::store::record::Attempt;
+    use crate::store::record::{Attempt, OrderAction};
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -246,5 +249,30 @@ mod tests {
             }
             assert_eq!(closed(&at.store), want, "{after:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_mail_that_ends_without_an_attempt_is_closed_at_once() {
+        let clock = Clock::manual(NOW);
+        let at = TestStore::open(&clock);
+        // Those who may not be written to.
+        for (mail, nobody) in [(1, &[0, 1][..]), (2, &[1]), (3, &[]), (4, &[])] {
+            let mut mail = submission(id(mail), &["a@b.test", "c@d.test"]);
+            for index in nobody {
+                mail.envelope.recipients[*index].is_suppressed = true;
+            }
+            at.accept(mail).await;
+        }
+        let order = |mail, action| at.store.order(id(mail), action).unwrap().unwrap();
+        order(2, OrderAction::Cancel).ticket.synced().await.unwrap();
+        order(3, OrderAction::Hold).ticket.synced().await.unwrap();
+        happened(&at.store, vec![]).await;
+        let closer = Closer { store: at.store.clone(), clock: clock.clone(), window: 7 * DAY };
+        let mut progress = closer.progress();
+        for _ in 0..2 {
+            progress = closer.round(progress, false).unwrap();
+            happened(&at.store, vec![]).await;
+        }
+        assert_eq!(closed(&at.store), [id(1), id(2)]);
     }
 }

@@ -7,8 +7,8 @@ use super::keys::{self, ReportPart};
 use super::layout::{self, FrameRef, Kind, Location};
 use super::live::Standing;
 use super::record::{
-    Attempt, Bounce, Closed, Decision, FeedCursor, FolderCursor, NoticeSent, Order, Origin,
-    ReportCaptured, ReportId, ReportReceived, Submission,
+    Attempt, Bounce, Closed, Decision, FeedCursor, FolderCursor, NoticeSent, Order, OrderAction,
+    Origin, ReportCaptured, ReportId, ReportReceived, Submission,
 };
 use super::suppressions::Suppression;
 use crate::mail::{MessageId, QueueId};
@@ -226,7 +226,8 @@ impl Entry {
                     row(day, keys::submission_key(id), &place),
                     row(day, keys::message_id_key(&message.message_id, id), &place),
                 ];
-                own.into_iter().chain(named(day)).collect()
+                let ended = message.is_all_suppressed().then(told);
+                own.into_iter().chain(named(day)).chain(ended).collect()
             }
             Self::Attempt(attempt) => {
                 let id = attempt.queue_id;
@@ -244,7 +245,9 @@ impl Entry {
             }
             Self::Order(order) => {
                 let id = order.queue_id;
-                vec![row(id.time().day(), keys::event_key(id, lsn), &place)]
+                let own = row(id.time().day(), keys::event_key(id, lsn), &place);
+                let canceled = (order.action == OrderAction::Cancel).then(told);
+                [own].into_iter().chain(canceled).collect()
             }
             Self::Report(report) => {
                 let day = report.id.0.time().day();

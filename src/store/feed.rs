@@ -11,7 +11,7 @@ use super::archive::Archive;
 use super::entry::Entry;
 use super::keys;
 use super::layout::Location;
-use super::record::{Attempt, Bounce, Closed, FeedCursor, ReportCaptured};
+use super::record::{Attempt, Bounce, Closed, FeedCursor, Order, ReportCaptured, Submission};
 use super::shared::Shared;
 use crate::mail::QueueId;
 
@@ -43,6 +43,8 @@ impl Event {
             Happened::Bounce(bounce) => bounce.queue_id,
             Happened::Report(captured) => captured.matched.first().copied(),
             Happened::Closed(closed) => Some(closed.queue_id),
+            Happened::Canceled(order) => Some(order.queue_id),
+            Happened::Suppressed(submission) => Some(submission.queue_id),
         }
     }
 }
@@ -58,6 +60,11 @@ pub enum Happened {
     Report(Arc<ReportCaptured>),
     /// A mail was closed.
     Closed(Arc<Closed>),
+    /// What still waited of a mail was canceled. Nobody is told: who did it knows.
+    Canceled(Order),
+    /// A mail was taken over of which every recipient is suppressed. Nobody is told: it was
+    /// answered so.
+    Suppressed(Arc<Submission>),
 }
 
 /// Behind which places the days have no event, so that most of them need not be asked.
@@ -131,6 +138,8 @@ impl Shared {
                 Some(Entry::Bounce(bounce)) => Happened::Bounce(bounce),
                 Some(Entry::Captured(mark)) => Happened::Report(mark),
                 Some(Entry::Closed(closed)) => Happened::Closed(closed),
+                Some(Entry::Order(order)) => Happened::Canceled(order),
+                Some(Entry::Message(submission)) => Happened::Suppressed(submission),
                 // A damaged record has been logged; the feed goes on behind it.
                 _ => continue,
             };

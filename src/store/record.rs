@@ -102,6 +102,11 @@ impl Submission {
     pub fn begins_at(&self) -> Timestamp {
         begins_at(self.received_at, self.control.send_at)
     }
+
+    /// Whether it ended as it was taken over, because nobody of its recipients may be written to.
+    pub fn is_all_suppressed(&self) -> bool {
+        self.envelope.recipients.iter().all(|recipient| recipient.is_suppressed)
+    }
 }
 
 /// When a mail that was taken over at `received_at` is to be tried first.

@@ -63,6 +63,7 @@ pub fn event_name(what: &Happened) -> Option<&'static str> {
             _ => return None,
         },
         Happened::Closed(_) => "messageClosed",
+        Happened::Canceled(_) | Happened::Suppressed(_) => return None,
     })
 }
 
@@ -89,6 +90,7 @@ pub(super) fn event(event: &Event, subject: Subject<'_>) -> Option<Told> {
             (captured.captured_at, data)
         }
         Happened::Closed(one) => (one.closed_at, closed(subject.message?)),
+        Happened::Canceled(_) | Happened::Suppressed(_) => return None,
     };
     Some(Told {
         place: event.place,
