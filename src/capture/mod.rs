@@ -13,6 +13,7 @@ mod correlate;
 mod evidence;
 mod forward;
 mod options;
+mod owners;
 mod reread;
 mod rungs;
 mod strikes;
@@ -148,6 +149,7 @@ impl Capture {
             own_notice: self.is_own_notice(&facts),
             forward_to: None,
             reread: false,
+            bounced_accounts: BTreeSet::new(),
         };
         let mut bounces = Vec::new();
         if let Some(earlier) = self.earlier(&received)? {
@@ -165,7 +167,9 @@ impl Capture {
             }
         }
         self.tell(&received, &captured, &bounces);
-        let strikes = self.strikes(&bounces)?;
+        let owners = self.owners(&bounces)?;
+        captured.bounced_accounts = owners.all();
+        let strikes = self.strikes(&bounces, &owners);
         let batch = Batch { bounces, strikes, report: Some(captured.clone()), ..Batch::default() };
         // The report itself is on disk, so that losing this write means reading it once more.
         drop(self.inner.store.commit(batch)?);
@@ -487,6 +491,8 @@ mod tests {
         assert_eq!(again, captured, "a captured report is left as it is");
         let copy = funnel.report(11, by_token(&raw, 1)).await;
         assert_eq!((copy.matched, copy.forward_to), (vec![id(1)], None));
+        let store = &funnel.store.store;
+        assert_eq!(store.bounced("default", None, 10).unwrap(), [captured.id], "it is listed once");
         let bounces = funnel.bounces();
         assert_eq!(bounces.len(), 1);
         assert_eq!(bounces[0].recipient, B);

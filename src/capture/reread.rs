@@ -105,8 +105,11 @@ impl Capture {
             || !revisions.is_empty();
         if mode == Mode::Apply && is_written {
             self.tell_bounces(&received, &bounces);
-            let report = Some(difference.mark(captured, now));
-            let strikes = self.strikes(&bounces)?;
+            let owners = self.owners(&bounces)?;
+            let mut mark = difference.mark(captured, now);
+            mark.bounced_accounts.extend(owners.all());
+            let report = Some(mark);
+            let strikes = self.strikes(&bounces, &owners);
             let batch = Batch { bounces, strikes, revisions, report, ..Batch::default() };
             difference.ticket = Some(self.inner.store.commit(batch)?);
         }
@@ -299,6 +302,7 @@ mod tests {
             own_notice: false,
             forward_to: None,
             reread: false,
+            bounced_accounts: Default::default(),
         };
         let batch = Batch { report: Some(overlooked), ..Batch::default() };
         store.store.commit(batch).unwrap().synced().await.unwrap();

@@ -4,41 +4,23 @@
 //! A guess counts for nothing, and neither does a report that names another address than the one
 //! that was written to: a list or a forwarder is not gone because somebody behind it is.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use super::Capture;
 use super::correlate::comparable;
+use super::owners::Owners;
 use crate::bounce::category::{Fault, RecommendedAction};
 use crate::mail::QueueId;
 use crate::mail::address::canonical;
-use crate::store::StoreError;
-use crate::store::record::{Bounce, Confidence, Origin};
+use crate::store::record::{Bounce, Confidence};
 use crate::store::suppressions::{Strike, Told};
 
 impl Capture {
     /// What the bounces of reports count for.
-    pub(super) fn strikes(&self, bounces: &[Bounce]) -> Result<Vec<Strike>, StoreError> {
-        let mut strikes = Vec::new();
-        // Most bounces of a report are of one mail, which is not looked up for each.
-        let mut accounts: HashMap<QueueId, Option<String>> = HashMap::new();
-        for bounce in bounces {
-            let Some(queue_id) = bounce.queue_id.filter(|_| counts(bounce)) else { continue };
-            let account = match accounts.entry(queue_id) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(self.account_of_app(queue_id)?),
-            };
-            if let Some(account) = account {
-                strikes.extend(self.strike(bounce, queue_id, account));
-            }
-        }
-        Ok(strikes)
-    }
-
-    /// Whose mail it is; `None` for one of our own.
-    fn account_of_app(&self, queue_id: QueueId) -> Result<Option<String>, StoreError> {
-        let mail = self.inner.store.submission(queue_id)?.ok();
-        Ok(mail.filter(|mail| mail.origin == Origin::App).map(|mail| mail.account))
+    pub(super) fn strikes(&self, bounces: &[Bounce], owners: &Owners) -> Vec<Strike> {
+        let strike = |bounce: &Bounce| {
+            let queue_id = bounce.queue_id?;
+            self.strike(bounce, queue_id, owners.of(queue_id)?)
+        };
+        bounces.iter().filter_map(strike).collect()
     }
 
     /// What a bounce of a mail of `account` counts for; `None` for nothing.

@@ -118,15 +118,13 @@ fn pages(
     each: &mut dyn FnMut(&Value),
 ) -> Result<(), ApiError> {
     let account = account.map(|name| format!("&account={}", encode(name))).unwrap_or_default();
-    let mut page: u64 = 0;
+    let mut cursor = String::new();
     loop {
-        let answer = ask(&format!("/v1/outbox?pageSize=1000&page={page}{account}"))?;
-        let messages = list(&answer, "/messages");
-        messages.iter().for_each(&mut *each);
-        page = page.saturating_add(1);
-        let pages = answer.get("pages").and_then(Value::as_u64).unwrap_or_default();
-        if messages.is_empty() || page >= pages {
-            return Ok(());
+        let answer = ask(&format!("/v1/outbox?pageSize=1000{account}{cursor}"))?;
+        list(&answer, "/messages").iter().for_each(&mut *each);
+        match answer.get("cursor").and_then(Value::as_str) {
+            Some(next) => cursor = format!("&cursor={}", encode(next)),
+            None => return Ok(()),
         }
     }
 }
@@ -219,11 +217,11 @@ mod tests {
     #[test]
     fn all_pages_are_asked_for() {
         let ask = |path: &str| match path {
-            "/v1/outbox?pageSize=1000&page=0&account=my%20shop" => {
-                Ok(json!({ "pages": 2, "messages": [entry()] }))
+            "/v1/outbox?pageSize=1000&account=my%20shop" => {
+                Ok(json!({ "cursor": "1.q2", "messages": [entry()] }))
             }
-            "/v1/outbox?pageSize=1000&page=1&account=my%20shop" => {
-                Ok(json!({ "pages": 2, "messages": [entry()] }))
+            "/v1/outbox?pageSize=1000&account=my%20shop&cursor=1.q2" => {
+                Ok(json!({ "messages": [entry()] }))
             }
             path => panic!("asked for {path}"),
         };

@@ -67,6 +67,15 @@ impl Query {
         self.value(key).map(|text| parse(text).ok_or_else(wrong)).transpose()
     }
 
+    /// Whether `key` is given, which must be as `true`.
+    pub(super) fn flag(&self, key: &str) -> Result<bool, ApiError> {
+        match self.value(key) {
+            None => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(ApiError::field(key, format!("\"{key}\" must be `true`"))),
+        }
+    }
+
     /// A whole number from `least` to `most`, or `default` where it is not given.
     pub(super) fn number(
         &self,

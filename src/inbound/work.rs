@@ -118,6 +118,7 @@ mod tests {
             own_notice: false,
             forward_to: None,
             reread: false,
+            bounced_accounts: Default::default(),
         };
         Batch { report: Some(report), ..Batch::default() }
     }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
+use super::day_notes::DayNotes;
 use super::disk::{Disk, create_private_dir};
 use super::entry::{Entry, Frame};
-use super::feed::FeedEnds;
 use super::index::{self, IndexError, Opened, Rows, Table, Tables};
 use super::journal::{self, Found, ScanOrder, ScanRange};
 use super::layout::{self, Location, SegmentHeader, StoreUuid};
@@ -26,7 +26,7 @@ pub(super) struct Archive {
     writers: Mutex<Writers>,
     readers: Mutex<HashMap<(u32, u32), Arc<File>>>,
     days: Mutex<BTreeSet<u32>>,
-    feed_ends: FeedEnds,
+    notes: DayNotes,
     /// Days before this one have been dropped.
     kept_from: AtomicU32,
 }
@@ -73,7 +73,7 @@ impl Archive {
             writers: Mutex::default(),
             readers: Mutex::default(),
             days: Mutex::new(days),
-            feed_ends: FeedEnds::default(),
+            notes: DayNotes::default(),
             kept_from: AtomicU32::new(0),
         };
         archive.rebuild(&archive.writers(), &suspects)?;
@@ -146,6 +146,11 @@ impl Archive {
         self.ask(day, |table| table.value(key)).map(Option::flatten)
     }
 
+    /// Whether a day may have rows with this prefix.
+    pub(super) fn may_contain(&self, day: u32, prefix: &[u8]) -> bool {
+        self.tables.may_contain(day, prefix)
+    }
+
     /// Rows of a day whose keys start with `prefix`, behind the key `after`.
     pub(super) fn scan(
         &self,
@@ -154,10 +159,21 @@ impl Archive {
         after: Option<&[u8]>,
         max: usize,
     ) -> Result<Rows, StoreError> {
-        if !self.tables.may_contain(day, prefix) {
+        if !self.may_contain(day, prefix) {
             return Ok(Rows::new());
         }
         self.ask(day, |table| table.scan(prefix, after, max)).map(Option::unwrap_or_default)
+    }
+
+    /// Rows of a day whose keys start with `prefix`, before the key `before`, the last first.
+    pub(super) fn scan_back(
+        &self,
+        day: u32,
+        prefix: &[u8],
+        before: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Rows, StoreError> {
+        self.ask(day, |table| table.scan_back(prefix, before, max)).map(Option::unwrap_or_default)
     }
 
     /// The entry at a place in `log/`; `None` when it is damaged, which is logged.
@@ -221,7 +237,7 @@ impl Archive {
         for day in &old {
             writers.open.remove(day);
             self.known_days().remove(day);
-            self.feed_ends.forget(*day);
+            self.notes.forget(*day);
             self.open_readers().retain(|(of, _), _| of != day);
             // The index goes first: a row must never point to a file that is gone.
             self.tables.remove(*day)?;
@@ -367,7 +383,7 @@ impl Archive {
                 self.rebuild(writers, &BTreeSet::from([day]))
             }
         };
-        self.feed_ends.written(day);
+        self.notes.written(day);
         inserted
     }
 
@@ -476,8 +492,8 @@ impl Archive {
     }
 
     /// Where the events of the days end.
-    pub(super) fn feed_ends(&self) -> &FeedEnds {
-        &self.feed_ends
+    pub(super) fn notes(&self) -> &DayNotes {
+        &self.notes
     }
 
     fn open_readers(&self) -> MutexGuard<'_, HashMap<(u32, u32), Arc<File>>> {

@@ -183,11 +183,12 @@ impl Entry {
         })
     }
 
-    /// Keys that end in the queue id of a submission which can be found by something beside its
-    /// own ids; the rows hold nothing else, and belong to the day of the submission.
+    /// Keys that end in the id of a submission or report which can be found by something beside
+    /// its own ids; the rows hold nothing else, and belong to the day of the id.
     ///
     /// These are the account, the recipients and the idempotency key of an app's mail, what the
-    /// next hop that took it calls it, and whether it is closed.
+    /// next hop that took it calls it, whether it is closed, and the accounts whose mails a report
+    /// brought bounces of.
     pub(super) fn names(&self) -> Vec<Vec<u8>> {
         match self {
             Self::Message(message) if message.origin == Origin::App => {
@@ -208,6 +209,10 @@ impl Entry {
                 alias.into_iter().chain(remote).collect()
             }
             Self::Closed(closed) => vec![keys::closed_key(closed.queue_id)],
+            Self::Captured(mark) => {
+                let accounts = mark.bounced_accounts.iter();
+                accounts.map(|account| keys::account_report_key(account, mark.id)).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -266,6 +271,7 @@ impl Entry {
                 if mark.is_unmatched() {
                     rows.push(row(day, keys::unmatched_key(mark.id), &[]));
                 }
+                rows.extend(named(day));
                 rows
             }
             Self::Closed(closed) => {

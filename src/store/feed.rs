@@ -3,8 +3,8 @@
 //! It is no record of its own but an order over those that are there, so it tells of each in
 //! the very write that made it true. It shows what is in the index, all of which is on disk.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::StoreError;
 use super::archive::Archive;
@@ -67,60 +67,6 @@ pub enum Happened {
     Suppressed(Arc<Submission>),
 }
 
-/// Behind which places the days have no event, so that most of them need not be asked.
-#[derive(Debug, Default)]
-pub(super) struct FeedEnds(Mutex<HashMap<u32, FeedEnd>>);
-
-#[derive(Debug, Default)]
-struct FeedEnd {
-    /// Counts the writes to the day.
-    writes: u64,
-    /// Behind this place there was nothing at the last of them.
-    end: Option<u64>,
-}
-
-/// A look at the events of a day that is being taken.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
-    day: u32,
-    writes: u64,
-}
-
-impl FeedEnds {
-    /// Notes that rows have been written to a day; to be called behind the write.
-    pub(super) fn written(&self, day: u32) {
-        let mut days = self.days();
-        let known = days.entry(day).or_default();
-        known.writes = known.writes.wrapping_add(1);
-        known.end = None;
-    }
-
-    /// Forgets a day that is dropped.
-    pub(super) fn forget(&self, day: u32) {
-        self.days().remove(&day);
-    }
-
-    /// Begins a look; `None` where there can be nothing behind `after`.
-    fn look(&self, day: u32, after: u64) -> Option<Look> {
-        let mut days = self.days();
-        let known = days.entry(day).or_default();
-        let is_over = known.end.is_some_and(|end| end <= after);
-        (!is_over).then_some(Look { day, writes: known.writes })
-    }
-
-    /// Notes that a look found nothing behind `after`, unless the day was written to meanwhile.
-    fn saw_none(&self, look: Look, after: u64) {
-        if let Some(known) = self.days().get_mut(&look.day).filter(|day| day.writes == look.writes)
-        {
-            known.end = Some(after);
-        }
-    }
-
-    fn days(&self) -> MutexGuard<'_, HashMap<u32, FeedEnd>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Shared {
     /// At most `max` events behind the place `after`, oldest first.
     pub(super) fn events_after(&self, after: u64, max: usize) -> Result<Events, StoreError> {
@@ -180,10 +126,13 @@ impl Archive {
         // The days of events mostly rise with their places. A clock that was set back makes
         // exceptions, so every day is asked that may have something behind `after`.
         for day in self.days() {
-            let Some(look) = self.feed_ends().look(day, after) else { continue };
+            if self.notes().is_feed_over(day, after) {
+                continue;
+            }
+            let look = self.notes().look(day);
             let rows = self.scan(day, &prefix, Some(&key), max)?;
             if rows.is_empty() {
-                self.feed_ends().saw_none(look, after);
+                self.notes().saw_no_event(look, after);
             }
             let places = rows
                 .iter()

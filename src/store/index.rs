@@ -4,7 +4,7 @@
 //! process had it open. A day that does not keep what its mark promises is rebuilt from `log/`.
 
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,13 @@ pub(super) trait Table: Send + Sync {
     fn apply(&self, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), IndexError>;
     /// At most `max` rows whose keys start with `prefix` and lie behind `after`, in order.
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, max: usize) -> Result<Rows, IndexError>;
+    /// At most `max` rows whose keys start with `prefix` and lie before `before`, the last first.
+    fn scan_back(
+        &self,
+        prefix: &[u8],
+        before: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Rows, IndexError>;
     /// Returns once everything applied is on disk.
     fn checkpoint(&self, disk: &Disk) -> Result<(), IndexError>;
 }
@@ -212,7 +219,8 @@ impl Tables {
                 keys.for_each(|key| filter.add(key));
             }
         }
-        table.apply(rows)
+        let counts = counts(table.as_ref(), &rows)?;
+        table.apply(rows.into_iter().chain(counts).collect())
     }
 
     /// Whether a day may have rows with this prefix; asked before the day is opened.
@@ -396,6 +404,27 @@ impl std::fmt::Display for IndexError {
 
 impl std::error::Error for IndexError {}
 
+/// How many rows with each prefix that is counted there are once `rows` have been inserted.
+fn counts(table: &dyn Table, rows: &Rows) -> Result<Rows, IndexError> {
+    let mut seen: HashSet<&[u8]> = HashSet::new();
+    let mut new: BTreeMap<&[u8], u64> = BTreeMap::new();
+    for (key, _) in rows {
+        let Some(prefix) = keys::counted_prefix(key) else { continue };
+        // What is applied once more, after a crash, has been counted.
+        if seen.insert(key) && table.value(key)?.is_none() {
+            let count = new.entry(prefix).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    let mut counts = Rows::new();
+    for (prefix, count) in new {
+        let key = keys::count_key(prefix);
+        let before = table.value(&key)?.map_or(0, |value| keys::count_of(&value));
+        counts.push((key, before.saturating_add(count).to_be_bytes().to_vec()));
+    }
+    Ok(counts)
+}
+
 /// sled 0.34.7: quick, but it syncs nothing by itself and may panic on a damaged file.
 struct Sled {
     db: sled::Db,
@@ -421,15 +450,20 @@ impl Table for Sled {
             None => std::ops::Bound::Included(prefix.to_vec()),
         };
         guarded(|| {
-            let mut rows = Vec::new();
-            for row in self.db.range::<Vec<u8>, _>((from, std::ops::Bound::Unbounded)) {
-                let (key, value) = row?;
-                if !key.starts_with(prefix) || rows.len() >= max {
-                    break;
-                }
-                rows.push((key.to_vec(), value.to_vec()));
-            }
-            Ok(rows)
+            let rows = self.db.range::<Vec<u8>, _>((from, std::ops::Bound::Unbounded));
+            first_rows(rows, prefix, max)
+        })
+    }
+
+    fn scan_back(
+        &self,
+        prefix: &[u8],
+        before: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Rows, IndexError> {
+        guarded(|| match before {
+            Some(key) => first_rows(self.db.range(prefix..key).rev(), prefix, max),
+            None => first_rows(self.db.scan_prefix(prefix).rev(), prefix, max),
         })
     }
 
@@ -437,6 +471,23 @@ impl Table for Sled {
         guarded(|| self.db.flush().map(|_octets| ()))?;
         sync_files(disk, &self.path).map_err(|error| IndexError(error.to_string()))
     }
+}
+
+/// The rows up to the first whose key starts otherwise, `max` at most.
+fn first_rows(
+    rows: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
+    prefix: &[u8],
+    max: usize,
+) -> sled::Result<Rows> {
+    let mut first = Rows::new();
+    for row in rows.take(max) {
+        let (key, value) = row?;
+        if !key.starts_with(prefix) {
+            break;
+        }
+        first.push((key.to_vec(), value.to_vec()));
+    }
+    Ok(first)
 }
 
 /// Opens a database on a thread of its own: on a damaged one sled may panic while it opens.
@@ -503,7 +554,7 @@ pub(super) fn remove_all(path: &Path) -> Result<(), StoreError> {
 }
 
 /// The layout of the rows; directories of another one are removed and rebuilt.
-pub(super) const GENERATION: &str = "3";
+pub(super) const GENERATION: &str = "4";
 /// Stands in a mark instead of a boot id.
 const BUILDING: &str = "building";
 /// Memory that sled may use for one open day.

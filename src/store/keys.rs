@@ -65,6 +65,35 @@ pub(super) fn account_prefix(account: Option<&str>) -> Vec<u8> {
     joined(b'o', &[&account_hash(account)])
 }
 
+/// `'f' | hash of the account [12] | !report id`: the reports that brought bounces of an account's
+/// mails, newest first; in the day of the report.
+pub(super) fn account_report_key(account: &str, id: ReportId) -> Vec<u8> {
+    joined(b'f', &[&account_hash(Some(account)), &inverted(id.0.as_bytes())])
+}
+
+/// All `'f'` keys of an account.
+pub(super) fn account_report_prefix(account: &str) -> Vec<u8> {
+    joined(b'f', &[&account_hash(Some(account))])
+}
+
+/// `'l' | tag and hash of 'o' or 'f'`: how many rows of the day have this prefix.
+pub(super) fn count_key(prefix: &[u8]) -> Vec<u8> {
+    joined(b'l', &[prefix])
+}
+
+/// The value of an `'l'` key.
+pub(super) fn count_of(value: &[u8]) -> u64 {
+    value.try_into().map_or(0, u64::from_be_bytes)
+}
+
+/// The part of a key by which its rows are counted: tag and hash of `'o'` and `'f'`.
+pub(super) fn counted_prefix(key: &[u8]) -> Option<&[u8]> {
+    match key.first()? {
+        b'o' | b'f' => key.get(..13),
+        _ => None,
+    }
+}
+
 /// `'c' | !queue id`: that a mail is closed; in the day of the message.
 pub(super) fn closed_key(queue_id: QueueId) -> Vec<u8> {
     joined(b'c', &[&inverted(queue_id.as_bytes())])
@@ -145,10 +174,10 @@ pub(super) fn report_prefix() -> Vec<u8> {
     vec![b'p']
 }
 
-/// The report of a `'p'` key; `None` for the row of the report itself, which may not be captured.
-pub(super) fn captured_report_of(key: &[u8]) -> Option<ReportId> {
-    let (part, rest) = key.split_last()?;
-    (*part == 1).then(|| id_of(rest).map(ReportId)).flatten()
+/// The report of a `'p'` key that is about this part of it.
+pub(super) fn report_of(key: &[u8], part: ReportPart) -> Option<ReportId> {
+    let id = key.split_last().and_then(|(_part, rest)| id_of(rest)).map(ReportId)?;
+    (key == report_key(id, part)).then_some(id)
 }
 
 /// Which half of a report a row points to.
@@ -196,11 +225,11 @@ pub(super) fn marker_key() -> Vec<u8> {
 }
 
 /// The part of a key by which the filter of a day knows it: tag and hash of `'m'`, `'a'`, `'n'`,
-/// `'g'`, `'b'`, `'s'`, `'o'`, which are looked for in many days.
+/// `'g'`, `'b'`, `'s'`, `'o'`, `'f'`, which are looked for in many days.
 pub(super) fn filtered_prefix(key: &[u8]) -> Option<&[u8]> {
     match key.first()? {
         b'm' | b'a' | b'n' | b'g' => key.get(..17),
-        b'b' | b's' | b'o' => key.get(..13),
+        b'b' | b's' | b'o' | b'f' => key.get(..13),
         _ => None,
     }
 }

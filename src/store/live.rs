@@ -4,6 +4,7 @@
 //! The same fold serves a running store and recovery, so both come to the same state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -242,9 +243,14 @@ impl Live {
         self.mails.keys().copied()
     }
 
-    /// Every mail in the queue, newest first.
-    pub(super) fn newest_first(&self) -> impl Iterator<Item = &LiveMessage> {
-        self.mails.values().rev().map(|mail| &mail.message)
+    /// Every mail in the queue, or every one before `before`, newest first.
+    pub(super) fn newest_first(
+        &self,
+        before: Option<QueueId>,
+    ) -> impl Iterator<Item = &LiveMessage> {
+        let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+        let mails = self.mails.range((Bound::Unbounded, end));
+        mails.rev().map(|(_, mail)| &mail.message)
     }
 
     /// Whether a report waits to be captured.

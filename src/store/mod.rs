@@ -8,6 +8,7 @@ mod applier;
 mod archive;
 mod body;
 mod committer;
+mod day_notes;
 mod digest;
 mod disk;
 mod entry;
@@ -50,7 +51,7 @@ pub use self::disk::create_private_dir;
 pub use self::evidence::Evidence;
 pub use self::feed::{Event, Events, Happened};
 pub use self::mailboxes::{MailboxCounts, MailboxState, MailboxStatus};
-pub use self::orders::{Claim, Ordered};
+pub use self::orders::{Claim, Ordered, QueueRange};
 use self::record::{
     Attempt, Batch, Bounce, FeedCursor, Order, ReportCaptured, ReportId, ReportReceived, Submission,
 };
@@ -477,6 +478,15 @@ impl Store {
         self.shared.unmatched_reports(before, max)
     }
 
+    /// All reports, captured or not, newest first, before `before`.
+    pub fn reports(
+        &self,
+        before: Option<ReportId>,
+        max: usize,
+    ) -> Result<Vec<ReportId>, StoreError> {
+        self.shared.reports(before, max)
+    }
+
     /// Captured reports that arrived at `from` or later, behind `after`, oldest first.
     pub fn captured_reports(
         &self,
@@ -498,10 +508,25 @@ impl Store {
         self.shared.sent(account, before, max)
     }
 
-    /// How many mails `sent` would list in all. The first call reads through all of them; later
-    /// ones through what has come since.
+    /// How many mails `sent` would list in all.
     pub fn sent_count(&self, account: Option<&str>) -> Result<u64, StoreError> {
         self.shared.sent_count(account)
+    }
+
+    /// The reports that brought bounces of an account's mails, newest first, those before
+    /// `before` only.
+    pub fn bounced(
+        &self,
+        account: &str,
+        before: Option<ReportId>,
+        max: usize,
+    ) -> Result<Vec<ReportId>, StoreError> {
+        self.shared.bounced(account, before, max)
+    }
+
+    /// How many reports `bounced` would list in all.
+    pub fn bounced_count(&self, account: &str) -> Result<u64, StoreError> {
+        self.shared.bounced_count(account)
     }
 
     /// At most `max` events behind the place `after`, oldest first.

@@ -22,6 +22,15 @@ pub struct Claim {
     recipients: Vec<u32>,
 }
 
+/// Which mails of the queue are listed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueueRange<'a> {
+    /// Those of this account; of all without it.
+    pub account: Option<&'a str>,
+    /// Only those before this one.
+    pub before: Option<QueueId>,
+}
+
 /// What an order found.
 #[derive(Debug)]
 pub struct Ordered {
@@ -51,21 +60,22 @@ impl Store {
         self.shared.order(order)
     }
 
-    /// Mails in the queue, newest first, of one account or of all: how many there are, and those
-    /// of one page.
+    /// Mails in the queue, newest first: how many there are of the account, or of all, and those
+    /// of one page of the range.
     pub fn queue_page(
         &self,
-        account: Option<&str>,
+        range: QueueRange<'_>,
         skip: usize,
         max: usize,
     ) -> (usize, Vec<LiveMessage>) {
         let core = self.shared.core();
-        let is_wanted = |mail: &&LiveMessage| account.is_none_or(|account| mail.account == account);
-        let total = match account {
-            Some(_) => core.live.newest_first().filter(is_wanted).count(),
+        let is_wanted =
+            |mail: &&LiveMessage| range.account.is_none_or(|account| mail.account == account);
+        let total = match range.account {
+            Some(_) => core.live.newest_first(None).filter(is_wanted).count(),
             None => core.live.len(),
         };
-        let page = core.live.newest_first().filter(is_wanted).skip(skip).take(max);
+        let page = core.live.newest_first(range.before).filter(is_wanted).skip(skip).take(max);
         (total, page.cloned().collect())
     }
 }

@@ -158,6 +158,12 @@ impl Pending {
         self.reports.iter().filter(|(_, report)| has_it(report)).map(|(id, _)| *id).collect()
     }
 
+    /// Pending reports, oldest first.
+    pub(super) fn arrived(&self) -> impl Iterator<Item = ReportId> {
+        let arrived = self.reports.iter().filter(|(_, report)| report.received.is_some());
+        arrived.map(|(id, _)| *id)
+    }
+
     /// Pending marks of captured reports.
     pub(super) fn marks(&self) -> impl Iterator<Item = &Arc<ReportCaptured>> {
         self.reports.values().filter_map(|report| report.captured.as_ref())

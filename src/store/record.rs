@@ -1,6 +1,6 @@
 //! The records that survive: what a frame of the journal says once it is decoded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -410,6 +410,9 @@ pub struct ReportCaptured {
     /// Whether an earlier mark said where it goes on to: this one owes no forwarding.
     #[serde(default)]
     pub reread: bool,
+    /// The accounts of the mails that it brought bounces of.
+    #[serde(default)]
+    pub bounced_accounts: BTreeSet<String>,
 }
 
 impl ReportCaptured {

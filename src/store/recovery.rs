@@ -112,7 +112,6 @@ pub(super) fn open(
         mailboxes: Mailboxes::default(),
         changes: watch::Sender::new(0),
         applied: watch::Sender::new(0),
-        sent_counts: std::sync::Mutex::default(),
         metrics: OnceLock::new(),
         next_unique: AtomicU64::new(random_u64()),
         _lock: lock,

@@ -1,6 +1,6 @@
 //! What the callers, the committer and the applier share: one short lock around the state.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,6 @@ use super::archive::Archive;
 use super::disk::Disk;
 use super::entry::Frame;
 use super::layout::StoreUuid;
-use super::listing::Count;
 use super::live::{Ended, Live};
 use super::mailboxes::Mailboxes;
 use super::pending::Pending;
@@ -51,8 +50,6 @@ pub(super) struct Shared {
     pub(super) changes: watch::Sender<u64>,
     /// The last LSN that is in the index.
     pub(super) applied: watch::Sender<u64>,
-    /// How many mails of an account a day has, up to the newest that was counted.
-    pub(super) sent_counts: Mutex<HashMap<(u32, Vec<u8>), Count>>,
     pub(super) metrics: OnceLock<Metrics>,
     pub(super) next_unique: AtomicU64,
     /// Held as long as the store is open.

@@ -137,6 +137,7 @@ mod tests {
             own_notice: false,
             forward_to: Some("app@example.com".to_owned()),
             reread: false,
+            bounced_accounts: Default::default(),
         };
         let mut facts = Facts {
             verdict: Verdict::Bounce,

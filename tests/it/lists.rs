@@ -6,20 +6,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 
 use crate::harness::daemon::{Config, Daemon};
+use crate::harness::report::{dsn, send};
 use crate::harness::sink::{Answer, Point, Sink};
 use crate::harness::smtp::{mail, submit};
 use crate::harness::{SOON, wait_for};
 
 const APP: &str = "anna@app.test";
+const BOUNCES: &str = "bounces@app.test";
 
-/// A next hop that refuses `no…@dest.test` and takes everything else.
+/// A next hop that refuses `no…@dest.test`, puts `later…` off and takes everything else.
 fn start() -> (Sink, Daemon) {
     let sink = Sink::scripted(Box::new(|point, _number| match point {
         Point::Rcpt(to) if to.starts_with("no") => Answer::Reply("550 5.1.1 No such user"),
+        Point::Rcpt(to) if to.starts_with("later") => Answer::Reply("450 4.2.1 Not now"),
         _ => Answer::Accept,
     }));
-    let daemon = Daemon::start(Config::new().relay(sink.address));
+    let config = Config::new().relay(sink.address).preserve();
+    let config = config.set("queue", "retry_after", "[\"1h\"]");
+    let daemon = Daemon::start(config.set("inbound", "addresses", &format!("[\"{BOUNCES}\"]")));
     (sink, daemon)
+}
+
+/// Adds one entry, at least, to every list.
+fn something_happens(daemon: &Daemon, number: usize) {
+    let refused = ["no@dest.test", &format!("no{number}@dest.test")];
+    let one = submit(daemon.smtp, APP, &refused, &mail("one"));
+    daemon.await_states(&one.queue_id, &["failed", "failed"]);
+    submit(daemon.smtp, APP, &["later@dest.test"], &mail("later"));
+    let late = submit(daemon.smtp, APP, &["late@dest.test"], &mail("late"));
+    daemon.await_states(&late.queue_id, &["relayed"]);
+    let nobodys = format!("<nobodys-{number}@app.test>");
+    for (message_id, to) in [(&late.message_id, "late"), (&nobodys, "nobody")] {
+        let report = dsn(message_id, &[(&format!("{to}@dest.test"), "failed")]);
+        let reply = send(daemon.inbound, BOUNCES, &report).unwrap();
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
+    daemon.await_states(&late.queue_id, &["bounced"]);
 }
 
 /// The ids of all entries of a list, page by page; each page is asked for with `between` done.
@@ -44,30 +66,35 @@ fn every_list_is_paged_to_its_end_while_mail_comes_without_gaps_or_repeats() {
     let (_sink, daemon) = start();
     let lists = [
         ("/v1/account/default/messages?", "messages", "id"),
+        ("/v1/account/default/messages?path=Bounces&", "messages", "id"),
         ("/v1/bounces?", "bounces", "id"),
         ("/v1/bounces?domain=dest.test&", "bounces", "id"),
         ("/v1/bounces?recipient=no@dest.test&", "bounces", "id"),
         ("/v1/events?", "events", "id"),
+        ("/v1/outbox?", "messages", "queueId"),
+        ("/v1/reports?", "reports", "id"),
+        ("/v1/reports?unmatched=true&", "reports", "id"),
+        ("/v1/suppressions?", "suppressions", "recipient"),
     ];
-    let refused = |count: usize| {
-        for _ in 0..count {
-            let one = submit(daemon.smtp, APP, &["no@dest.test"], &mail("one"));
-            daemon.await_states(&one.queue_id, &["failed"]);
-        }
-    };
-    refused(20);
-    // Events come from the index, a moment later.
+    (0..BEFORE).for_each(|number| something_happens(&daemon, number));
+    // Reports are captured, and events come from the index, a moment later.
     wait_for("all events", SOON, || {
-        (paged(&daemon, "/v1/events?event=messageBounce&", "events", "id").len() == 20)
-            .then_some(())
+        let count = |event| paged(&daemon, &format!("/v1/events?event={event}&"), "events", "id");
+        let (bounces, unmatched) = (count("messageBounce"), count("bounceUnmatched"));
+        (bounces.len() == 3 * BEFORE && unmatched.len() == BEFORE).then_some(())
     });
     let before: Vec<Vec<String>> =
         lists.iter().map(|(path, list, id)| paged(&daemon, path, list, id)).collect();
+    for ((path, ..), before) in lists.iter().zip(&before) {
+        assert!(before.len() >= BEFORE, "{path}: {}", before.len());
+    }
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let mut number = BEFORE;
             while !is_done.load(Ordering::SeqCst) {
-                refused(1);
+                something_happens(&daemon, number);
+                number += 1;
             }
         });
         for ((path, list, id), before) in lists.iter().zip(&before) {
@@ -79,19 +106,27 @@ fn every_list_is_paged_to_its_end_while_mail_comes_without_gaps_or_repeats() {
         }
         is_done.store(true, Ordering::SeqCst);
     });
-    for page in 0..2 {
-        let path = format!("/v1/account/default/messages?page={page}&pageSize=3");
-        let (_, shown) = daemon.get(&path);
-        let total = shown["total"].as_u64().unwrap();
-        assert!(total > 20 && shown["pages"] == total.div_ceil(3), "{shown:#}");
-        assert_eq!(shown["messages"].as_array().unwrap().len(), 3);
-        assert!(
-            shown["messages"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .all(|one| { one["bounces"].as_array().is_some_and(|bounces| bounces.len() == 1) })
-        );
-        assert_ne!(shown["page"], Value::Null);
-    }
+    pages_are_numbered(&daemon, "/v1/account/default/messages?");
+    pages_are_numbered(&daemon, "/v1/account/default/messages?path=Bounces&");
+    pages_are_numbered(&daemon, "/v1/outbox?");
 }
+
+/// Pages have numbers where EmailEngine's have, and each says how many there are.
+fn pages_are_numbered(daemon: &Daemon, path: &str) {
+    let page = |number: usize| {
+        let (status, page) = daemon.get(&format!("{path}page={number}&pageSize=3"));
+        assert_eq!((status, &page["page"]), (200, &Value::from(number)), "{page:#}");
+        page
+    };
+    let (first, second) = (page(0), page(1));
+    let total = first["total"].as_u64().unwrap();
+    assert!(total >= 10 && first["pages"] == total.div_ceil(3), "{first:#}");
+    let of = |page: &Value| page["messages"].as_array().unwrap().clone();
+    assert_eq!((of(&first).len(), of(&second).len()), (3, 3), "{path}");
+    assert!(of(&first).iter().all(|one| !of(&second).contains(one)), "{path}");
+    let behind = page(usize::try_from(total).unwrap());
+    assert_eq!((of(&behind), &behind["cursor"]), (vec![], &Value::Null), "{path}");
+}
+
+/// How often something happens before the lists are paged.
+const BEFORE: usize = 10;

@@ -91,6 +91,7 @@ pub(super) const SUBMITTING: &[Schema] = &[
             has("total", NUMBER, "Mails in the queue"),
             has("page", NUMBER, "This page; 0 for the first"),
             has("pages", NUMBER, "How many there are"),
+            may("cursor", TEXT, "Where the next page begins; absent after the last"),
             has("messages", Shape::List(&Shape::Of("OutboxEntry")), "Newest first"),
         ],
     ),

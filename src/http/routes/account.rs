@@ -5,22 +5,21 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::body::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::search::Accounts;
+use super::place::{PAGE, Place};
 use super::stream::Pieces;
 use super::{
-    ApiError, CURSOR, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, PAGE_SIZE_PARAMETER, answer, look_up,
-    not_found, queue_id,
+    ApiError, CURSOR, HttpState, PAGE_SIZE_PARAMETER, answer, look_up, not_found, queue_id,
 };
 use crate::http::auth::Caller;
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
 use crate::http::query::Query;
 use crate::http::tokens::Scope;
 use crate::mail::QueueId;
-use crate::store::record::{Bounce, BounceId, Origin, ReportId};
-use crate::store::{BodyReader, MessageRecord, Range, ReportRecord, Store, StoreError};
+use crate::store::record::{Origin, ReportId};
+use crate::store::{BodyReader, MessageRecord, ReportRecord, Store, StoreError};
 use crate::view;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -66,13 +65,6 @@ enum Found {
     Report(Box<ReportRecord>),
 }
 
-/// Where a page begins: its number, and behind what, where that is known.
-#[derive(Clone, Debug)]
-struct Place {
-    page: usize,
-    before: Option<String>,
-}
-
 /// `GET /v1/account/{account}/messages`
 async fn list(
     State(state): State<HttpState>,
@@ -83,15 +75,10 @@ async fn list(
     let query = Query::of(request.uri(), &LIST)?;
     own(&caller, &account)?;
     let folder = query.word("path", Folder::named)?.unwrap_or(Folder::Sent);
-    let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
-    let page = query.number("page", 0, 0, PAGE_MAX)?;
-    let place = match query.value("cursor") {
-        Some(text) => Place::parse(text).ok_or_else(bad_cursor)?,
-        None => Place { page, before: None },
-    };
+    let place = Place::of(&query)?;
     let page = look_up(&state, move |store| match folder {
-        Folder::Sent => sent(store, &account, &place, page_size),
-        Folder::Bounces => bounced(store, &account, &place, page_size),
+        Folder::Sent => sent(store, &account, &place),
+        Folder::Bounces => bounced(store, &account, &place),
     });
     Ok(answer(page.await?))
 }
@@ -168,130 +155,51 @@ fn own(caller: &Caller, account: &str) -> Result<(), ApiError> {
 }
 
 /// A page of the mails of an account.
-fn sent(store: &Store, account: &str, place: &Place, page_size: usize) -> Result<Value, ApiError> {
-    let total = usize::try_from(store.sent_count(Some(account))?).unwrap_or(usize::MAX);
-    let before = place.before.as_deref();
-    let before = before.map(|id| QueueId::parse(id).ok_or_else(bad_cursor)).transpose()?;
-    let before = match before {
-        Some(before) => Some(before),
-        None => match behind(store, account, place.page.saturating_mul(page_size))? {
-            Some(before) => before,
-            None => return Ok(page(total, place, page_size, None, Vec::new())),
-        },
-    };
-    let ids = store.sent(Some(account), before, page_size)?;
-    let next = ids.last().filter(|_last| ids.len() == page_size).map(ToString::to_string);
-    let mut messages = Vec::with_capacity(ids.len());
-    for id in ids {
-        messages.extend(store.message(id)?.ok().map(|record| view::listed(&record)));
-    }
-    Ok(page(total, place, page_size, next, messages))
+fn sent(store: &Store, account: &str, place: &Place) -> Result<Value, ApiError> {
+    let list = |before, max| store.sent(Some(account), before, max);
+    let show = |id| Ok(store.message(id)?.ok().map(|record| view::listed(&record)));
+    listed(place, store.sent_count(Some(account))?, &list, &show)
 }
 
-/// What stands behind so many mails of an account: what comes before the last of them, or all
-/// where there are none to pass over; `None` where there are not so many.
-fn behind(
-    store: &Store,
-    account: &str,
-    mut to_skip: usize,
-) -> Result<Option<Option<QueueId>>, ApiError> {
-    let mut before = None;
+/// A page of the reports that brought bounces of an account's mails.
+fn bounced(store: &Store, account: &str, place: &Place) -> Result<Value, ApiError> {
+    let list = |before: Option<QueueId>, max| {
+        let ids = store.bounced(account, before.map(ReportId), max)?;
+        Ok(ids.into_iter().map(|ReportId(id)| id).collect())
+    };
+    let show = |id| {
+        let record = store.report(ReportId(id))?.ok();
+        Ok(record.map(|record| view::listed_report(&record)))
+    };
+    listed(place, store.bounced_count(account)?, &list, &show)
+}
+
+/// A page of what `list` names, as `show` has it. Those that stand before a page which is asked
+/// for by its number are passed over.
+fn listed(
+    place: &Place,
+    total: u64,
+    list: &dyn Fn(Option<QueueId>, usize) -> Result<Vec<QueueId>, StoreError>,
+    show: &dyn Fn(QueueId) -> Result<Option<Value>, StoreError>,
+) -> Result<Value, ApiError> {
+    let total = usize::try_from(total).unwrap_or(usize::MAX);
+    let mut before = place.before(QueueId::parse)?;
+    let mut to_skip = place.skipped();
     while to_skip > 0 {
-        let skipped = store.sent(Some(account), before, to_skip.min(SKIPPED_MAX))?;
-        let Some(last) = skipped.last() else { return Ok(None) };
+        let skipped = list(before, to_skip.min(SKIPPED_MAX))?;
+        let Some(last) = skipped.last() else {
+            return Ok(place.page(total, None, Vec::new()));
+        };
         before = Some(*last);
         to_skip = to_skip.saturating_sub(skipped.len());
     }
-    Ok(Some(before))
-}
-
-/// A page of the reports that brought bounces of an account's mails. Nothing lists them by
-/// account, so the newest bounces are looked through; `total` is what is among those.
-fn bounced(
-    store: &Store,
-    account: &str,
-    place: &Place,
-    page_size: usize,
-) -> Result<Value, ApiError> {
-    let all = reports_of(store, account, None, usize::MAX)?;
-    let total = all.len();
-    let reports = match &place.before {
-        Some(before) => {
-            let before = BounceId::parse(before).ok_or_else(bad_cursor)?;
-            reports_of(store, account, Some(before), page_size)?
-        }
-        None => all.into_iter().skip(place.page.saturating_mul(page_size)).collect(),
-    };
-    let mut messages = Vec::new();
-    let mut last = None;
-    for (id, at) in reports.into_iter().take(page_size) {
-        messages.extend(store.report(id)?.ok().map(|record| view::listed_report(&record)));
-        last = Some(at.0);
+    let ids = list(before, place.page_size)?;
+    let next = ids.last().filter(|_last| ids.len() == place.page_size).map(ToString::to_string);
+    let mut messages = Vec::with_capacity(ids.len());
+    for id in ids {
+        messages.extend(show(id)?);
     }
-    let next = last.filter(|_last| messages.len() == page_size);
-    Ok(page(total, place, page_size, next, messages))
-}
-
-/// At most `max` reports that brought bounces of an account's mails, the newest first, each with
-/// the name of its newest such bounce.
-fn reports_of(
-    store: &Store,
-    account: &str,
-    mut before: Option<BounceId>,
-    max: usize,
-) -> Result<Vec<(ReportId, BounceId)>, ApiError> {
-    let mut accounts = Accounts::new(store);
-    let mut is_wanted = |one: &Bounce| -> Result<bool, StoreError> {
-        let account_of = one.queue_id.map_or(Ok(None), |id| accounts.of(id))?;
-        Ok(one.is_failure() && account_of.is_some_and(|of| of == account))
-    };
-    let mut found = Vec::new();
-    let mut looked_at: usize = 0;
-    while looked_at < BOUNCES_MAX && found.len() < max {
-        let range = Range { before: before.as_ref(), ..Range::default() };
-        let stretch = store.bounces(range, BOUNCES_AT_A_TIME)?;
-        looked_at = looked_at.saturating_add(stretch.bounces.len()).saturating_add(1);
-        for bounce in stretch.bounces {
-            let Some(report) = bounce.report_id else { continue };
-            if found.len() == max || !is_wanted(&bounce)? {
-                continue;
-            }
-            // A report stands where its newest bounce does, and nowhere else.
-            let mut is_newest = true;
-            for other in store.bounces_of_report(report)? {
-                is_newest &= other.id <= bounce.id || !is_wanted(&other)?;
-            }
-            if is_newest {
-                found.push((report, bounce.id));
-            }
-        }
-        before = stretch.next;
-        if before.is_none() {
-            break;
-        }
-    }
-    Ok(found)
-}
-
-fn page(
-    total: usize,
-    place: &Place,
-    page_size: usize,
-    next: Option<String>,
-    messages: Vec<Value>,
-) -> Value {
-    let mut page = Map::new();
-    page.insert("total".to_owned(), json!(total));
-    page.insert("page".to_owned(), json!(place.page));
-    page.insert("pages".to_owned(), json!(total.div_ceil(page_size)));
-    let next_page = place.page.saturating_add(1);
-    page.extend(next.map(|next| ("cursor".to_owned(), json!(format!("{next_page}.{next}")))));
-    page.insert("messages".to_owned(), Value::Array(messages));
-    Value::Object(page)
-}
-
-fn bad_cursor() -> ApiError {
-    ApiError::field("cursor", "\"cursor\" must be one that a page gave")
+    Ok(place.page(total, next.as_deref(), messages))
 }
 
 /// A mail or a report of an account; 404 without it.
@@ -362,15 +270,6 @@ impl Folder {
     }
 }
 
-impl Place {
-    /// `PAGE.NAME`: the number of the page, and what the page before it ended with.
-    fn parse(text: &str) -> Option<Self> {
-        let (page, before) = text.split_once('.')?;
-        let page = page.parse().ok().filter(|page| *page <= PAGE_MAX)?;
-        Some(Self { page, before: Some(before.to_owned()) })
-    }
-}
-
 /// What the folder of sent mails may be called.
 const SENT: [&str; 3] = ["INBOX.Sent", "Sent", "\\Sent"];
 /// What the folder of reports may be called.
@@ -386,7 +285,7 @@ const LIST: Operation = Operation {
             where the page before it ended.",
     query: &[
         Parameter::new("path", Shape::OneOf(FOLDERS), "The folder: `Sent` unless given"),
-        Parameter::new("page", Shape::Between(0, PAGE_MAX, Some(0)), "Which page, from 0 on"),
+        PAGE,
         PAGE_SIZE_PARAMETER,
         CURSOR,
     ],
@@ -427,14 +326,8 @@ const TEXT: Operation = Operation {
     ..Operation::GET
 };
 
-/// The last page that can be asked for by its number.
-const PAGE_MAX: usize = 100_000;
 /// Mails that are passed over at a time on the way to a page.
 const SKIPPED_MAX: usize = 10_000;
-/// Bounces that are looked through for the folder `Bounces`.
-const BOUNCES_MAX: usize = 5000;
-/// Bounces that are read for it at a time.
-const BOUNCES_AT_A_TIME: usize = 500;
 /// Octets of a mail that are read for its text.
 const READ_BYTES_MAX: u64 = 8 << 20;
 /// Octets of a text.

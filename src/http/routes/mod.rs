@@ -10,6 +10,7 @@ mod mailboxes;
 mod messages;
 mod outbox;
 mod page;
+mod place;
 mod reports;
 mod reread;
 mod search;

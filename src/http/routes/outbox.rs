@@ -3,10 +3,11 @@
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::place::{PAGE, Place};
 use super::{
-    ApiError, HttpState, PAGE_SIZE, PAGE_SIZE_MAX, answer, look_up, never_or_purged, not_found,
+    ApiError, CURSOR, HttpState, PAGE_SIZE_PARAMETER, answer, look_up, never_or_purged, not_found,
     queue_id,
 };
 use crate::http::auth::Caller;
@@ -15,7 +16,7 @@ use crate::http::query::Query;
 use crate::http::tokens::Scope;
 use crate::mail::QueueId;
 use crate::store::record::OrderAction;
-use crate::store::{LiveMessage, Missing, Ordered, Store};
+use crate::store::{LiveMessage, Missing, Ordered, QueueRange, Store};
 use crate::view;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -35,30 +36,26 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// `GET /v1/outbox?page=&pageSize=&account=`: the mails in the queue, newest first.
+/// `GET /v1/outbox?page=&pageSize=&cursor=&account=`: the mails in the queue, newest first.
 async fn list(
     State(state): State<HttpState>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
     let query = Query::of(request.uri(), &LIST)?;
-    let page = query.number("page", 0, 0, PAGE_MAX)?;
-    let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
+    let place = Place::of(&query)?;
     let account = caller.asks_of(query.value("account"))?;
-    let (total, messages) = look_up(&state, move |store| {
-        let skip = page.saturating_mul(page_size);
-        let (total, mails) = store.queue_page(account.as_deref(), skip, page_size);
+    let page = look_up(&state, move |store| {
+        let range =
+            QueueRange { account: account.as_deref(), before: place.before(QueueId::parse)? };
+        let (total, mails) = store.queue_page(range, place.skipped(), place.page_size);
+        let next = mails.last().filter(|_last| mails.len() == place.page_size);
+        let next = next.map(|mail| mail.queue_id.to_string());
         let shown: Result<Vec<Value>, ApiError> =
             mails.iter().filter_map(|mail| shown(store, mail).transpose()).collect();
-        Ok((total, shown?))
-    })
-    .await?;
-    Ok(answer(json!({
-        "total": total,
-        "page": page,
-        "pages": total.div_ceil(page_size).max(1),
-        "messages": messages,
-    })))
+        Ok(place.page(total, next.as_deref(), shown?))
+    });
+    Ok(answer(page.await?))
 }
 
 /// `GET /v1/outbox/{queueId}`.
@@ -156,9 +153,6 @@ fn not_in_queue() -> ApiError {
     not_found("NotInQueue", "The mail has left the queue: see /v1/messages/{queueId}", None)
 }
 
-/// Pages that can be asked for, as EmailEngine has it.
-const PAGE_MAX: usize = 1_048_576;
-
 const GROUP: &str = "Outbox";
 const ENTRY: &[Content] = &[Content::json("OutboxEntry")];
 
@@ -166,14 +160,12 @@ const LIST: Operation = Operation {
     id: "listOutbox",
     path: "/v1/outbox",
     group: GROUP,
-    about: "The mails in the queue, newest first.",
+    about: "The mails in the queue, newest first. Pages shift when mails come and go; a cursor \
+            goes on where the page before it ended.",
     query: &[
-        Parameter::new("page", Shape::Between(0, PAGE_MAX, Some(0)), "0 for the first"),
-        Parameter::new(
-            "pageSize",
-            Shape::Between(1, PAGE_SIZE_MAX, Some(PAGE_SIZE)),
-            "Mails of a page",
-        ),
+        PAGE,
+        PAGE_SIZE_PARAMETER,
+        CURSOR,
         Parameter::new("account", Shape::Text, "Those of one account"),
     ],
     answers: &[Answer::ok("A page", &[Content::json("Outbox")])],

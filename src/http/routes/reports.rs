@@ -51,23 +51,27 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// `GET /v1/reports?unmatched=true`
+/// `GET /v1/reports`
 async fn list(State(state): State<HttpState>, request: Request) -> Result<Response, ApiError> {
     let query = Query::of(request.uri(), &LIST)?;
-    if query.value("unmatched") != Some("true") {
-        return Err(ApiError::field("unmatched", "\"unmatched\" must be `true`"));
-    }
+    let only_unmatched = query.flag("unmatched")?;
     let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
     let before = query.value("cursor").map(|text| queue_id("cursor", text)).transpose()?;
     let page = look_up(&state, move |store| {
-        let ids = store.unmatched_reports(before.map(ReportId), page_size)?;
+        let before = before.map(ReportId);
+        let ids = if only_unmatched {
+            store.unmatched_reports(before, page_size)?
+        } else {
+            store.reports(before, page_size)?
+        };
         let mut reports = Vec::with_capacity(ids.len());
         for id in &ids {
             // One that was read again may match something by now.
             let is_unmatched = |record: &ReportRecord| {
                 record.captured.as_ref().is_none_or(ReportCaptured::is_unmatched)
             };
-            let record = store.report(*id)?.ok().filter(is_unmatched);
+            let is_wanted = |record: &ReportRecord| !only_unmatched || is_unmatched(record);
+            let record = store.report(*id)?.ok().filter(is_wanted);
             reports.extend(record.as_ref().map(view::report_summary));
         }
         let mut page = json!({ "reports": reports });
@@ -223,10 +227,10 @@ const LIST: Operation = Operation {
     id: "listReports",
     path: "/v1/reports",
     group: "Reports",
-    about: "Reports that match no mail, newest first. One that was read again may match something \
-            by now, so that a page may be short.",
+    about: "Reports, newest first. A page of those that match no mail may be short: one that was \
+            read again may match something by now.",
     query: &[
-        Parameter::needed("unmatched", Shape::OneOf(&["true"]), "Which reports: always `true`"),
+        Parameter::new("unmatched", Shape::OneOf(&["true"]), "Only those that match no mail"),
         PAGE_SIZE_PARAMETER,
         CURSOR,
     ],

@@ -45,11 +45,7 @@ async fn list(
     let query = Query::of(request.uri(), &LIST)?;
     let account = caller.asks_of(query.value("account"))?;
     let recipient = query.value("recipient").map(address).transpose()?;
-    let only_those = match query.value("suppressed") {
-        None => false,
-        Some("true") => true,
-        Some(_) => return Err(ApiError::field("suppressed", "\"suppressed\" must be `true`")),
-    };
+    let only_those = query.flag("suppressed")?;
     let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
     let after = query.value("cursor").map(cursor).transpose()?;
     let as_table = accepts(request.headers(), CSV);

@@ -48,7 +48,8 @@ async fn mails_and_reports_of_an_account_are_listed_and_read_as_emailengine_has_
             ..bounce(Some(id(3)), Some(report_id), 7)
         },
     ];
-    batch.report.as_mut().unwrap().matched = vec![id(3)];
+    let mark = batch.report.as_mut().unwrap();
+    (mark.matched, mark.bounced_accounts) = (vec![id(3)], ["default".to_owned()].into());
     server.store.commit(batch).unwrap().synced().await.unwrap();
     for (path, want) in [
         ("path=INBOX.Sent", vec![5, 4, 3, 1]),

@@ -395,7 +395,8 @@ async fn what_is_wrong_is_told_in_one_shape() {
         ("/v1/bounces?queueId=x", 400, "InputValidationError", json!({})),
         ("/v1/bounces/%ff", 400, "InputValidationError", json!({})),
         ("/v1/bounces/%20", 400, "InputValidationError", json!({})),
-        ("/v1/reports", 400, "InputValidationError", json!({})),
+        ("/v1/reports?unmatched=no", 400, "InputValidationError", json!({})),
+        ("/v1/reports?cursor=x", 400, "InputValidationError", json!({})),
         ("/v1/reports/x", 400, "InputValidationError", json!({})),
         ("/health?x=1", 400, "InputValidationError", json!({})),
     ] {
@@ -481,6 +482,7 @@ fn taken_for_a_bounce(id: ReportId) -> Batch {
         own_notice: false,
         forward_to: None,
         reread: false,
+        bounced_accounts: Default::default(),
     };
     let bounces = vec![bounce(None, Some(id), 1)];
     Batch { bounces, report: Some(captured), ..Batch::default() }
@@ -532,6 +534,8 @@ async fn a_report_is_shown_as_read_and_given_back_as_it_arrived() {
     assert_eq!((status, &shown["verdict"]), (200, &Value::Null));
     let (_, list) = server.get("/v1/reports?unmatched=true").await;
     assert_eq!(list, json!({ "reports": [] }), "it is not captured yet");
+    let (_, list) = server.get("/v1/reports").await;
+    assert_eq!(list["reports"][0]["id"], report_id.0.to_string());
     let batch = taken_for_a_bounce(report_id);
     server.store.commit(batch).unwrap().synced().await.unwrap();
     let (_, shown) = server.get(&format!("/v1/reports/{}", report_id.0)).await;

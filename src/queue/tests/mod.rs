@@ -568,6 +568,7 @@ fn report(now: Timestamp, unique: u32, forward_to: &str) -> (ReportReceived, Rep
         own_notice: false,
         forward_to: Some(forward_to.to_owned()),
         reread: false,
+        bounced_accounts: Default::default(),
     };
     (received, captured)
 }

@@ -77,6 +77,10 @@ async fn a_mail_is_due_and_known_until_it_ends_and_known_afterwards() {
         let states: Vec<_> = live.recipients.iter().map(|to| (to.state, to.attempts)).collect();
         assert_eq!(states, [(State::Relayed, 1), (State::Deferred, 1)], "{how:?}");
         assert_eq!(store.message(id).unwrap().unwrap().attempts, first, "{how:?}");
+        let account = record.submission.account;
+        for account in [Some(account.as_str()), None] {
+            assert_eq!(store.sent_count(account).unwrap(), 1, "{how:?} {account:?}");
+        }
 
         let mut last = attempt(id, 1, 2, Decision::Failed);
         last.notice_owed = true;
@@ -224,7 +228,8 @@ async fn a_report_waits_until_captured_and_is_found_by_digest() {
 
         let mut of_report = bounce(None, 3, START);
         of_report.report_id = Some(a);
-        let captured = mark(a, Some("app@app.test"));
+        let mut captured = mark(a, Some("app@app.test"));
+        captured.bounced_accounts = ["shop".to_owned(), "blog".to_owned()].into();
         let batch = Batch {
             bounces: vec![of_report.clone()],
             report: Some(captured.clone()),
@@ -243,6 +248,21 @@ async fn a_report_waits_until_captured_and_is_found_by_digest() {
         assert_eq!(store.bounces_of_report(b).unwrap(), [], "{how:?}");
         assert_eq!(store.unmatched_reports(None, 10).unwrap(), [b, a], "{how:?}");
         assert_eq!(store.unmatched_reports(Some(b), 10).unwrap(), [a], "{how:?}");
+        for (account, before, want) in [
+            ("shop", None, &[a][..]),
+            ("blog", None, &[a]),
+            ("no", None, &[]),
+            ("shop", Some(a), &[]),
+        ] {
+            assert_eq!(store.bounced(account, before, 10).unwrap(), want, "{how:?} {account}");
+        }
+        assert_eq!(store.bounced_count("shop").unwrap(), 1, "{how:?}");
+        assert_eq!(store.bounced_count("no").unwrap(), 0, "{how:?}");
+        for (before, max, want) in
+            [(None, 10, &[b, a][..]), (None, 1, &[b]), (Some(b), 10, &[a]), (Some(a), 10, &[])]
+        {
+            assert_eq!(store.reports(before, max).unwrap(), want, "{how:?} {before:?} {max}");
+        }
         assert_eq!(store.owed_forwards(10), [captured], "{how:?}");
         let notices = vec![NoticeSent::Forward { report_id: a }];
         committed(&store, Batch { notices, ..Batch::default() }).await;

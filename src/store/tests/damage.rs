@@ -311,17 +311,22 @@ async fn an_index_of_an_older_generation_is_rebuilt_with_the_rows_it_lacks() {
     let (ids, _) = filled(&dir, true).await;
     let index = dir.path().join("index");
     let names = || std::fs::read_dir(&index).unwrap().map(|entry| entry.unwrap().path());
+    let is_of = |path: &PathBuf, generation: &str| {
+        path.to_string_lossy().contains(&format!(".{generation}"))
+    };
     for path in names().collect::<Vec<_>>() {
-        let name = path.file_name().unwrap().to_str().unwrap().replacen(".2", ".1", 1);
-        std::fs::rename(&path, index.join(name)).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let older = name.replacen(&format!(".{GENERATION}"), ".1", 1);
+        std::fs::rename(&path, index.join(older)).unwrap();
     }
+    assert!(names().all(|path| is_of(&path, "1")));
     let store = open(&dir);
+    assert_eq!(store.sent_count(None).unwrap(), u64::try_from(ids.len()).unwrap());
     for id in &ids {
         assert_eq!(store.by_alias(&alias_of(*id)).unwrap(), [*id]);
     }
     assert_eq!(store.sent_to("to@example.test", START, 1_000).unwrap().len(), ids.len());
-    let is_older = |path: PathBuf| path.to_string_lossy().contains(".1");
-    assert!(!names().any(is_older), "the older one is gone");
+    assert!(names().all(|path| is_of(&path, GENERATION)), "the older one is gone");
 }
 
 #[test]

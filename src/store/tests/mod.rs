@@ -212,6 +212,7 @@ pub(super) fn mark(id: ReportId, forward_to: Option<&str>) -> ReportCaptured {
         own_notice: false,
         forward_to: forward_to.map(str::to_owned),
         reread: false,
+        bounced_accounts: Default::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::basics::{LEAVINGS, left};
 use super::*;
+use crate::store::QueueRange;
 use crate::store::record::{Control, Idempotency, OrderAction};
 use crate::store::state::{self, State};
 
@@ -117,12 +118,16 @@ async fn the_queue_is_shown_in_pages_newest_first() {
     }
     ids.sort_unstable();
     ids.reverse();
-    let page = |account, skip, max| {
-        let (total, page) = store.queue_page(account, skip, max);
-        (total, page.iter().map(|mail| mail.queue_id).collect::<Vec<_>>())
-    };
-    assert_eq!(page(None, 0, 2), (5, ids[..2].to_vec()));
-    assert_eq!(page(Some("default"), 4, 2), (5, ids[4..].to_vec()));
-    assert_eq!(page(None, 5, 2), (5, vec![]));
-    assert_eq!(page(Some("other"), 0, 2), (0, vec![]));
+    for (account, before, skip, total, want) in [
+        (None, None, 0, 5, &ids[..2]),
+        (Some("default"), None, 4, 5, &ids[4..]),
+        (None, None, 5, 5, &[]),
+        (Some("other"), None, 0, 0, &[]),
+        (Some("default"), Some(ids[1]), 0, 5, &ids[2..4]),
+        (None, Some(ids[4]), 0, 5, &[]),
+    ] {
+        let (found, page) = store.queue_page(QueueRange { account, before }, skip, 2);
+        let page: Vec<QueueId> = page.iter().map(|mail| mail.queue_id).collect();
+        assert_eq!((found, page.as_slice()), (total, want), "{account:?} {before:?} {skip}");
+    }
 }

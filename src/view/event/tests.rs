@@ -138,6 +138,7 @@ fn told_of_report(raw: &str, message: Option<&MessageRecord>) -> Option<Told> {
         own_notice: false,
         forward_to: None,
         reread: false,
+        bounced_accounts: Default::default(),
     };
     let happened = Happened::Report(Arc::new(captured.clone()));
     let record = ReportRecord { received, captured: Some(captured) };

@@ -11,7 +11,7 @@ use crate::http::query::Query;
 use crate::http::routes::{look_up, not_found, outbox};
 use crate::mail::QueueId;
 use crate::store::record::{Attempt, OrderAction};
-use crate::store::{LiveMessage, LiveRecipient};
+use crate::store::{LiveMessage, LiveRecipient, QueueRange};
 
 /// A mail in the queue with the start of its header.
 struct Waiting {
@@ -28,7 +28,8 @@ pub(super) async fn list(
     Query::parse(request.uri().query(), &[])?;
     let caller = viewer.caller.clone();
     let found = look_up(&page.http, move |store| {
-        let (in_all, mails) = store.queue_page(caller.account(), 0, ROWS_MAX);
+        let (in_all, mails) =
+            store.queue_page(QueueRange { account: caller.account(), before: None }, 0, ROWS_MAX);
         let mut waiting = Vec::new();
         for live in mails {
             let mail = store.submission(live.queue_id)?.ok();
