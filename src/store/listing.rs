@@ -73,19 +73,31 @@ impl Shared {
         Ok(found.into_iter().rev().take(max).collect())
     }
 
-    /// How many names with a prefix there are. While some are on their way into the index one may
-    /// count twice, for a moment.
+    /// How many names with a prefix there are. Where some come into the index all the time, the
+    /// last of them may be left out.
     fn counted(&self, prefix: &[u8], key: impl Fn(QueueId) -> Vec<u8>) -> Result<u64, StoreError> {
-        // Pending first: what leaves it is in the index by then.
-        let pending = self.core().pending.by_name(prefix);
-        let mut total = 0_u64;
-        for id in pending {
-            if self.archive.value(id.time().day(), &key(id))?.is_none() {
-                total = total.saturating_add(1);
+        let mut total = 0;
+        for _ in 0..COUNTED_MAX {
+            // Pending first: what leaves it is in the index by then.
+            let pending = self.core().pending.by_name(prefix);
+            let not_in_index = || {
+                let mut ids = 0_u64;
+                for id in &pending {
+                    let is_there = self.archive.value(id.time().day(), &key(*id))?.is_some();
+                    ids = ids.saturating_add(u64::from(!is_there));
+                }
+                Ok::<u64, StoreError>(ids)
+            };
+            let before = not_in_index()?;
+            let mut in_index = 0_u64;
+            for day in self.archive.days() {
+                in_index = in_index.saturating_add(self.archive.count(day, prefix)?);
             }
-        }
-        for day in self.archive.days() {
-            total = total.saturating_add(self.archive.count(day, prefix)?);
+            let after = not_in_index()?;
+            total = in_index.saturating_add(after);
+            if before == after {
+                break;
+            }
         }
         Ok(total)
     }
@@ -107,3 +119,6 @@ impl Archive {
         Ok(count)
     }
 }
+
+/// How often it is counted again because something came into the index meanwhile.
+const COUNTED_MAX: usize = 5;
