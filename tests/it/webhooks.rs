@@ -7,10 +7,10 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::harness::daemon::{Config, Daemon};
-use crate::harness::receiver::{Answer, Delivery, Receiver, SECRET};
+use crate::harness::receiver::{self, Answer, Delivery, Receiver, SECRET};
 use crate::harness::sink::{Answer as Reply, Point, Sink};
 use crate::harness::smtp::{mail, submit};
-use crate::harness::{SOON, TempDir, http, program, run, wait_for};
+use crate::harness::{SOON, TempDir, free_port, http, program, run, wait_for};
 
 const APP: &str = "anna@app.test";
 
@@ -98,6 +98,66 @@ fn whatever_the_receiver_does_nothing_is_lost_and_each_mail_is_told_in_order() {
         let body = bodies.entry(id).or_insert_with(|| delivery.body.clone());
         assert_eq!(*body, delivery.body);
     }
+}
+
+/// An hour of the default schedule: six attempts, whose waits the settings make a second each.
+const ATTEMPTS_IN_AN_HOUR: u64 = 6;
+
+#[test]
+fn an_outage_with_more_events_than_may_wait_loses_none_and_all_can_be_had_once_more() {
+    const MAILS: usize = 200;
+    let sink = sink();
+    let port = free_port();
+    let config = Config::new().relay(sink.address).table(&receiver::table(port, "app", ""));
+    let mut daemon = Daemon::start(config);
+    let mut mails = Vec::new();
+    for half in 0..2 {
+        for _ in 0..MAILS / 2 {
+            mails.push(submit(daemon.smtp, APP, &["no@dest.test"], &mail("lost?")).queue_id);
+        }
+        wait_for("it fails", SOON, || {
+            let shown = webhook(&daemon, "app");
+            (shown["deliveries"][0]["attempts"].as_u64() > Some(half)).then_some(())
+        });
+        daemon.kill();
+        daemon.restart();
+    }
+    wait_for("an hour is over, and no more may wait", 2 * SOON, || {
+        let shown = webhook(&daemon, "app");
+        let attempts = shown["deliveries"][0]["attempts"].as_u64();
+        (attempts >= Some(ATTEMPTS_IN_AN_HOUR) && shown["waiting"] == 500).then_some(())
+    });
+    daemon.kill();
+    let receiver = Receiver::come_up(port, Box::new(|_, _| Answer::Take));
+    daemon.restart();
+    let told = receiver.wait_for("everything is told", |taken| {
+        let told = by_mail(taken);
+        (told.values().map(Vec::len).sum::<usize>() == 3 * MAILS).then_some(told)
+    });
+    for queue_id in &mails {
+        assert_eq!(told[queue_id], ["messageFailed", "messageBounce", "messageClosed"]);
+    }
+
+    let (bearer, _) = admin(&daemon);
+    let before = receiver.deliveries().len();
+    let first = receiver.taken().iter().map(|one| one.field("webhook-id").to_owned()).min();
+    let mut cursor = first.unwrap();
+    let mut queued = 0;
+    wait_for("all are in the outbox once more", SOON, || {
+        let path = format!("/v1/webhooks/app/replay?from={cursor}");
+        let (status, answer) = http::post(daemon.http, &path, &bearer);
+        assert_eq!(status, 200, "{answer}");
+        queued += answer["queued"].as_u64().unwrap();
+        cursor = answer["cursor"].as_str().unwrap().to_owned();
+        (answer["more"] == false).then_some(())
+    });
+    // Of our own DSNs nobody is told.
+    assert!(queued >= 3 * u64::try_from(MAILS).unwrap(), "{queued}");
+    let again = receiver.wait_for("all are told once more", |taken| {
+        let again = by_mail(&taken[before..]);
+        (again.values().map(Vec::len).sum::<usize>() == 3 * MAILS).then_some(again)
+    });
+    assert_eq!(again, told);
 }
 
 #[test]

@@ -75,9 +75,25 @@ struct State {
     script: Mutex<Script>,
 }
 
+/// A `[[webhook]]` that leads to a port, with these further lines; every wait is a second.
+pub(crate) fn table(port: u16, name: &str, more: &str) -> String {
+    format!(
+        "[[webhook]]\nname = \"{name}\"\nurl = \"http://127.0.0.1:{port}/hook\"\n\
+         secret = \"{SECRET}\"\nallow_private_networks = true\nretry_after = [\"1s\"]\n{more}\n"
+    )
+}
+
 impl Receiver {
     pub(crate) fn start(script: Script) -> Self {
-        let listener: TcpListener = free_listener();
+        Self::on(free_listener(), script)
+    }
+
+    /// One at a port that was not answered before.
+    pub(crate) fn come_up(port: u16, script: Script) -> Self {
+        Self::on(TcpListener::bind(("127.0.0.1", port)).unwrap(), script)
+    }
+
+    fn on(listener: TcpListener, script: Script) -> Self {
         let state = Arc::new(State { deliveries: Mutex::default(), script: Mutex::new(script) });
         let receiver = Self { address: listener.local_addr().unwrap(), state };
         let server = receiver.clone();
@@ -97,11 +113,7 @@ impl Receiver {
 
     /// A `[[webhook]]` that leads here, with these further lines.
     pub(crate) fn table(&self, name: &str, more: &str) -> String {
-        format!(
-            "[[webhook]]\nname = \"{name}\"\nurl = \"http://{}/hook\"\nsecret = \"{SECRET}\"\n\
-             allow_private_networks = true\nretry_after = [\"1s\"]\n{more}\n",
-            self.address
-        )
+        table(self.address.port(), name, more)
     }
 
     /// Everything that came.
