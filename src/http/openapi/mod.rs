@@ -5,6 +5,7 @@ mod listing;
 pub(super) mod page;
 mod schemas;
 mod submitting;
+mod telling;
 
 use serde_json::{Map, Value, json};
 
