@@ -1,6 +1,7 @@
 //! The document of everything that can be asked, in OpenAPI 3.1, made of the tables that the
 //! router is made of.
 
+mod happened;
 mod listing;
 pub(super) mod page;
 mod schemas;
@@ -35,6 +36,7 @@ pub(super) fn document(routes: &[Route]) -> Value {
         "servers": [{ "url": "/" }],
         "tags": groups(routes).into_iter().map(|name| json!({ "name": name })).collect::<Value>(),
         "paths": paths,
+        "webhooks": happened::webhooks(),
         "components": {
             "securitySchemes": {
                 "bearer": {

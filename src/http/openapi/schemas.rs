@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use super::happened::HAPPENED;
 use super::listing::{FOLDERS, STATS};
 use super::submitting::SUBMITTING;
 use super::telling::{EVENTS, WEBHOOKS};
@@ -23,6 +24,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Schema> {
         BOUNCES,
         REPORTS,
         EVENTS,
+        HAPPENED,
         SUPPRESSIONS,
         MAILBOXES,
         WEBHOOKS,
@@ -65,9 +67,9 @@ const METHOD: Shape = Shape::OneOf(&[
     "references",
     "recipient",
 ]);
-const VERDICT: Shape =
+pub(super) const VERDICT: Shape =
     Shape::OneOf(&["bounce", "delayed", "delivered", "complaint", "autoreply", "mdn", "other"]);
-const CAUGHT: Shape = Shape::OneOf(CAPTURED_BY);
+pub(super) const CAUGHT: Shape = Shape::OneOf(CAPTURED_BY);
 
 pub(super) const fn has(name: &'static str, shape: Shape, about: &'static str) -> Field {
     Field { name, shape, is_always: true, about }

@@ -1,5 +1,6 @@
 //! The objects of what is told: events, and the webhooks that they go to, field by field.
 
+use super::happened::ANY_DATA;
 use super::schemas::{FLAG, ID, META, NUMBER, TEXT, TEXTS, TIME, has, may, schema};
 use crate::http::operation::{Schema, Shape};
 use crate::mail::EVENT_NAMES;
@@ -23,7 +24,7 @@ pub(super) const EVENTS: &[Schema] = &[
             may("account", TEXT, "Whose mail it is about"),
             has("date", TIME, "When it happened"),
             has("event", Shape::OneOf(&EVENT_NAMES), "Its kind"),
-            has("data", Shape::Any, "What happened, as webhooks say it"),
+            has("data", ANY_DATA, "What happened, as webhooks say it"),
             may("message", Shape::Of("EventMessage"), "The mail as it was taken over"),
         ],
     ),
