@@ -253,6 +253,15 @@ impl Live {
         mails.rev().map(|(_, mail)| &mail.message)
     }
 
+    /// Every mail in the queue, or every one behind `after`, oldest first.
+    pub(super) fn oldest_first(
+        &self,
+        after: Option<QueueId>,
+    ) -> impl Iterator<Item = &LiveMessage> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.mails.range((start, Bound::Unbounded)).map(|(_, mail)| &mail.message)
+    }
+
     /// Whether a report waits to be captured.
     pub(super) fn is_uncaptured(&self, id: ReportId) -> bool {
         self.uncaptured.contains(&id)

@@ -51,7 +51,7 @@ pub use self::disk::create_private_dir;
 pub use self::evidence::Evidence;
 pub use self::feed::{Event, Events, Happened};
 pub use self::mailboxes::{MailboxCounts, MailboxState, MailboxStatus};
-pub use self::orders::{Claim, Ordered, QueueRange};
+pub use self::orders::{Claim, Ordered, QueueOrder, QueueRange};
 use self::record::{
     Attempt, Batch, Bounce, FeedCursor, Order, ReportCaptured, ReportId, ReportReceived, Submission,
 };

@@ -27,8 +27,20 @@ pub struct Claim {
 pub struct QueueRange<'a> {
     /// Those of this account; of all without it.
     pub account: Option<&'a str>,
-    /// Only those before this one.
-    pub before: Option<QueueId>,
+    /// From which end.
+    pub order: QueueOrder,
+    /// Only those behind this one in that order; it need not be in the queue any more.
+    pub behind: Option<QueueId>,
+}
+
+/// From which end the queue is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueOrder {
+    /// The newest mail comes first.
+    #[default]
+    Newest,
+    /// The oldest mail comes first.
+    Oldest,
 }
 
 /// What an order found.
@@ -60,8 +72,8 @@ impl Store {
         self.shared.order(order)
     }
 
-    /// Mails in the queue, newest first: how many there are of the account, or of all, and those
-    /// of one page of the range.
+    /// Mails in the queue: how many there are of the account, or of all, and those of one page of
+    /// the range.
     pub fn queue_page(
         &self,
         range: QueueRange<'_>,
@@ -75,8 +87,17 @@ impl Store {
             Some(_) => core.live.newest_first(None).filter(is_wanted).count(),
             None => core.live.len(),
         };
-        let page = core.live.newest_first(range.before).filter(is_wanted).skip(skip).take(max);
-        (total, page.cloned().collect())
+        let page = match range.order {
+            QueueOrder::Newest => {
+                let mails = core.live.newest_first(range.behind).filter(is_wanted);
+                mails.skip(skip).take(max).cloned().collect()
+            }
+            QueueOrder::Oldest => {
+                let mails = core.live.oldest_first(range.behind).filter(is_wanted);
+                mails.skip(skip).take(max).cloned().collect()
+            }
+        };
+        (total, page)
     }
 }
 

@@ -165,6 +165,55 @@ fn an_admin_has_a_mail_tried_again_and_another_given_up() {
 }
 
 #[test]
+fn the_queue_is_paged_from_either_end_with_and_without_scripts() {
+    let (_sink, daemon) = start(Config::new());
+    let mut mails = Vec::new();
+    for number in 0..53 {
+        let subject = format!("Number {number:02}.");
+        mails.push(submit(daemon.smtp, APP, &["late@dest.test"], &mail(&subject)));
+    }
+    for queued in &mails {
+        daemon.await_states(&queued.queue_id, &["deferred"]);
+    }
+    let admin = token(&daemon, "admin", "admin");
+    let browser = Browser::start();
+    browser.open(&url(&daemon, "/queue"));
+    browser.write("#token", &format!("{admin}\u{e007}"));
+    browser.await_text("#live", "53 mails wait");
+    let faults = browser.accessibility_faults();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    browser.forbid_scripts();
+    // By keyboard: what has the focus is followed with the Enter key.
+    let follow = |selector: &str| {
+        browser.script(&format!("document.querySelector({selector:?}).focus()"));
+        browser.press("\u{e007}");
+    };
+    browser.open(&url(&daemon, "/queue"));
+    browser.await_text("#live tbody tr:first-child", "Number 52.");
+    follow(".pages a[rel=next]");
+    browser.await_text("#live tbody tr:first-child", "Number 02.");
+    assert_eq!(browser.script("return document.querySelectorAll('tbody tr').length"), 3);
+    browser.await_text("#live tbody tr:last-child", "Number 00.");
+    let second = browser.url();
+    // What is done there leads back there.
+    browser.click(&format!("form[action^='/queue/{}/retry'] button", mails[1].queue_id));
+    browser.await_text("#live tbody tr:first-child", "Number 02.");
+    assert_eq!(browser.url(), second);
+    follow(".ends a:last-child");
+    browser.await_text("#live tbody tr:first-child", "Number 00.");
+    assert_eq!(browser.text("[aria-current=true]"), "Oldest first");
+    follow(".pages a[rel=next]");
+    browser.await_text("#live tbody tr:last-child", "Number 52.");
+    follow(".pages a:first-child");
+    browser.await_text("#live tbody tr:first-child", "Number 00.");
+    assert_eq!(browser.url(), url(&daemon, "/queue?order=oldest"));
+    for wrong in ["order=up", "cursor=x", "page=2"] {
+        browser.open(&url(&daemon, &format!("/queue?{wrong}")));
+        browser.await_text("h1", "Bad Request");
+    }
+}
+
+#[test]
 fn every_view_can_be_used_by_everybody_in_both_themes_and_on_a_phone() {
     // Nobody listens there, so that deliveries wait.
     let secrets = TempDir::new("page");

@@ -46,8 +46,11 @@ async fn list(
     let place = Place::of(&query)?;
     let account = caller.asks_of(query.value("account"))?;
     let page = look_up(&state, move |store| {
-        let range =
-            QueueRange { account: account.as_deref(), before: place.before(QueueId::parse)? };
+        let range = QueueRange {
+            account: account.as_deref(),
+            behind: place.before(QueueId::parse)?,
+            ..QueueRange::default()
+        };
         let (total, mails) = store.queue_page(range, place.skipped(), place.page_size);
         let next = mails.last().filter(|_last| mails.len() == place.page_size);
         let next = next.map(|mail| mail.queue_id.to_string());

@@ -2,9 +2,9 @@
 
 use super::basics::{LEAVINGS, left};
 use super::*;
-use crate::store::QueueRange;
 use crate::store::record::{Control, Idempotency, OrderAction};
 use crate::store::state::{self, State};
+use crate::store::{QueueOrder, QueueRange};
 
 const NOBODY: &dyn Fn(QueueId) -> bool = &|_id| false;
 
@@ -109,7 +109,7 @@ async fn an_idempotency_key_leads_to_the_mail_of_its_account() {
 }
 
 #[tokio::test]
-async fn the_queue_is_shown_in_pages_newest_first() {
+async fn the_queue_is_shown_in_pages_from_either_end() {
     let dir = TempDir::new();
     let store = open(&dir);
     let mut ids = Vec::new();
@@ -118,16 +118,27 @@ async fn the_queue_is_shown_in_pages_newest_first() {
     }
     ids.sort_unstable();
     ids.reverse();
-    for (account, before, skip, total, want) in [
-        (None, None, 0, 5, &ids[..2]),
-        (Some("default"), None, 4, 5, &ids[4..]),
-        (None, None, 5, 5, &[]),
-        (Some("other"), None, 0, 0, &[]),
-        (Some("default"), Some(ids[1]), 0, 5, &ids[2..4]),
-        (None, Some(ids[4]), 0, 5, &[]),
+    let oldest: Vec<QueueId> = ids.iter().rev().copied().collect();
+    let (new, old) = (QueueOrder::Newest, QueueOrder::Oldest);
+    for (account, order, behind, skip, total, want) in [
+        (None, new, None, 0, 5, &ids[..2]),
+        (Some("default"), new, None, 4, 5, &ids[4..]),
+        (None, new, None, 5, 5, &[]),
+        (Some("other"), new, None, 0, 0, &[]),
+        (Some("default"), new, Some(ids[1]), 0, 5, &ids[2..4]),
+        (None, new, Some(ids[4]), 0, 5, &[]),
+        (None, old, None, 0, 5, &oldest[..2]),
+        (Some("default"), old, Some(ids[2]), 1, 5, &oldest[4..]),
+        (None, old, Some(ids[0]), 0, 5, &[]),
+        (Some("other"), old, None, 0, 0, &[]),
     ] {
-        let (found, page) = store.queue_page(QueueRange { account, before }, skip, 2);
+        let (found, page) = store.queue_page(QueueRange { account, order, behind }, skip, 2);
         let page: Vec<QueueId> = page.iter().map(|mail| mail.queue_id).collect();
-        assert_eq!((found, page.as_slice()), (total, want), "{account:?} {before:?} {skip}");
+        assert_eq!((found, page.as_slice()), (total, want), "{account:?} {behind:?} {skip}");
     }
+    // The mail behind which a page begins may have gone.
+    order(&store, ids[2], OrderAction::Cancel).await;
+    let range = QueueRange { behind: Some(ids[2]), ..QueueRange::default() };
+    let (found, page) = store.queue_page(range, 0, 9);
+    assert_eq!((found, page[0].queue_id, page.len()), (4, ids[3], 2));
 }
