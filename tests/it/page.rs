@@ -1,5 +1,6 @@
 //! The web page in a real browser: signing in, what arrives, what is hostile, who can use it.
 
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use crate::harness::browser::Browser;
@@ -8,7 +9,7 @@ use crate::harness::http;
 use crate::harness::report::{dsn, send};
 use crate::harness::sink::{Answer, Point, Sink};
 use crate::harness::smtp::{Queued, mail, submit};
-use crate::harness::{SOON, TempDir, free_port, wait_for};
+use crate::harness::{SOON, TempDir, free_listener, free_port, wait_for};
 
 const APP: &str = "bounces@app.test";
 
@@ -391,3 +392,92 @@ fn the_page_can_be_switched_off() {
     }
     assert_eq!(daemon.get("/v1/mailboxes").0, 200);
 }
+/// A page of another site; cookies tell that by the host, whatever the port.
+fn elsewhere(html: String) -> String {
+    let listener = free_listener();
+    let address = format!("http://localhost:{}/", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // What is asked for does not matter; browsers open connections that they never use.
+            if stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {
+                let length = html.len();
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n";
+                drop(write!(stream, "{head}Content-Length: {length}\r\n\r\n{html}"));
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_link_from_elsewhere_shows_the_page_and_a_form_from_there_is_refused() {
+    let (_sink, daemon) = start(Config::new());
+    let late = submit(daemon.smtp, APP, &["late@dest.test"], &mail("Put off"));
+    daemon.await_states(&late.queue_id, &["deferred"]);
+    let admin = token(&daemon, "admin", "admin");
+    let cancel = url(&daemon, &format!("/queue/{}/cancel", late.queue_id));
+    let other = elsewhere(format!(
+        "<title>Elsewhere</title><a href='{}'>Look</a>\
+         <form id=cancel method=post action='{cancel}'><button>Free money</button></form>\
+         <form id=out method=post action='{}'><button>More</button></form>\
+         <form id=in method=post action='{}'><input name=token value='{admin}'><button>x</button></form>",
+        url(&daemon, &format!("/message/{}", late.queue_id)),
+        url(&daemon, "/sign-out"),
+        url(&daemon, "/sign-in"),
+    ));
+    let browser = Browser::start();
+    browser.open(&other);
+    browser.click("#in button");
+    browser.await_text("main", "The form was not sent from a page of this server");
+    browser.open(&other);
+    browser.click("a");
+    browser.await_text("h1", "Sign in");
+    browser.write("#token", &format!("{admin}\u{e007}"));
+    browser.await_text("h1", "Put off");
+    for form in ["#cancel", "#out"] {
+        browser.open(&other);
+        browser.click(&format!("{form} button"));
+        browser.await_text("main", "The form was not sent from a page of this server");
+    }
+    browser.open(&other);
+    browser.click("a");
+    browser.await_text("h1", "Put off");
+    browser.await_text("#live .recipient .chip", "deferred");
+    // The same without a browser: whatever the path, with a session that may.
+    let ours = format!("Origin: {}\r\n", url(&daemon, ""));
+    let body = format!("token={admin}");
+    let (_, header, _) = http::send("POST", daemon.http, "/sign-in", &ours, body.as_bytes());
+    let header = header.to_ascii_lowercase();
+    let cookie = header.split("set-cookie: ").nth(1).unwrap().split(';').next().unwrap();
+    let cookie = format!("Cookie: {cookie}\r\n");
+    for path in [
+        &format!("/queue/{}/cancel", late.queue_id),
+        &format!("/queue/{}/retry", late.queue_id),
+        "/mailboxes/x/poll",
+        "/webhooks/x/enable",
+        "/sign-in",
+        "/sign-out",
+    ] {
+        for (method, want) in [("POST", 403), ("PUT", 405), ("PATCH", 405), ("DELETE", 405)] {
+            for from in [
+                "",
+                "Origin: null\r\n",
+                "Origin: http://evil.example\r\n",
+                "Sec-Fetch-Site: cross-site\r\n",
+                "Sec-Fetch-Site: same-site\r\n",
+                &format!("{ours}Sec-Fetch-Site: cross-site\r\n"),
+            ] {
+                let fields = format!("{cookie}{from}");
+                let (status, _, _) = http::send(method, daemon.http, path, &fields, b"");
+                assert_eq!(status, want, "{method} {path} {from}");
+            }
+        }
+    }
+    let asked =
+        http::send("POST", daemon.http, "/mailboxes/x/poll", &format!("{cookie}{ours}"), b"");
+    assert_eq!(asked.0, 404, "from here it is let through, and there is no such mailbox");
+    browser.open(&url(&daemon, "/queue"));
+    browser.await_text("#live", "1 mail waits");
+}
+

@@ -63,12 +63,16 @@ impl Sessions {
     }
 }
 
-/// `Set-Cookie` for a session, or for none any more. No page but ours makes the browser send it.
+/// `Set-Cookie` for a session, or for none any more.
+///
+/// Lax: the browser sends it along when a person follows a link from elsewhere, so that he sees
+/// the page, but in no frame and with nothing that another page loads. What other sites post is
+/// refused whatever comes with it (`sign_in::is_from_here`).
 pub(super) fn set_cookie(name: Option<&str>, is_secure: bool) -> String {
     let secure = if is_secure { "; Secure" } else { "" };
     let age = if name.is_none() { "; Max-Age=0" } else { "" };
     let value = name.unwrap_or_default();
-    format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{age}")
+    format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -132,9 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn no_script_reads_the_cookie_and_no_other_site_sends_it() {
+    fn no_script_reads_the_cookie_and_other_sites_send_it_with_links_only() {
         let cookie = set_cookie(Some("ab"), true);
-        assert_eq!(cookie, "rebound_session=ab; Path=/; HttpOnly; SameSite=Strict; Secure");
-        assert!(set_cookie(None, false).ends_with("SameSite=Strict; Max-Age=0"));
+        assert_eq!(cookie, "rebound_session=ab; Path=/; HttpOnly; SameSite=Lax; Secure");
+        assert!(set_cookie(None, false).ends_with("SameSite=Lax; Max-Age=0"));
     }
 }
