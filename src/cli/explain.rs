@@ -54,6 +54,12 @@ fn story(mail: &Value) -> Vec<String> {
             .filter(|one| text(one, "/recipient") == name && one.get("bounceMessage").is_some());
         lines.extend(reported.map(report));
     }
+    let told = list(mail, "/webhooks");
+    if !told.is_empty() {
+        lines.push(String::new());
+        lines.push("webhooks".to_owned());
+        lines.extend(told.iter().map(delivery));
+    }
     lines
 }
 
@@ -84,6 +90,25 @@ fn report(bounce: &Value) -> String {
         text(bounce, "/action"),
         text(bounce, "/response/message"),
         class.map(|class| format!(" -> {class}")).unwrap_or_default(),
+    )
+}
+
+fn delivery(told: &Value) -> String {
+    let detail = |words: &str, key: &str| match told.get(key) {
+        Some(Value::String(said)) => format!(", {words} {said}"),
+        Some(other) => format!(", {words} {other}"),
+        None => String::new(),
+    };
+    format!(
+        "  {}  {} to {}: {} after {} attempts{}{}{}",
+        text(told, "/date"),
+        text(told, "/event"),
+        text(told, "/webhook"),
+        text(told, "/state"),
+        told.get("attempts").and_then(Value::as_u64).unwrap_or_default(),
+        detail("answer", "status"),
+        detail("last error", "error"),
+        detail("again at", "nextAttempt"),
     )
 }
 
@@ -121,7 +146,17 @@ mod tests {
                 },
                 { "recipient": "c@d", "action": "failed" }
             ],
-            "deliveryReports": []
+            "deliveryReports": [],
+            "webhooks": [
+                {
+                    "webhook": "app", "id": "e1", "event": "messageSent", "state": "taken",
+                    "attempts": 3, "date": "D4", "status": 200, "took": 7, "error": "500"
+                },
+                {
+                    "webhook": "app", "id": "e2", "event": "messageBounce", "state": "waiting",
+                    "attempts": 0, "nextAttempt": "D5"
+                }
+            ]
         });
         assert_eq!(
             story(&mail),
@@ -134,6 +169,10 @@ mod tests {
                 "  D3  report r1 by far (token, certain): failed, 550 no -> user_unknown",
                 "",
                 "c@d is queued",
+                "",
+                "webhooks",
+                "  D4  messageSent to app: taken after 3 attempts, answer 200, last error 500",
+                "  -  messageBounce to app: waiting after 0 attempts, again at D5",
             ]
         );
     }

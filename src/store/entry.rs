@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::deliveries::DeliveryEnded;
 use super::keys::{self, ReportPart};
 use super::layout::{self, FrameRef, Kind, Location};
 use super::live::Standing;
@@ -40,6 +41,8 @@ pub(super) enum Entry {
     Closed(Arc<Closed>),
     /// A follower of the feed has come further.
     Follower(Arc<FeedCursor>),
+    /// A delivery to a webhook has ended.
+    Delivery(Arc<DeliveryEnded>),
 }
 
 /// An entry ready to be written: its frame without LSN and checksum.
@@ -84,6 +87,7 @@ impl Entry {
             Self::Suppression(_) => Kind::Suppression,
             Self::Closed(_) => Kind::Closed,
             Self::Follower(_) => Kind::Follower,
+            Self::Delivery(_) => Kind::Delivery,
         }
     }
 
@@ -103,6 +107,7 @@ impl Entry {
             Self::Suppression(entry) => entry.key().to_vec(),
             Self::Closed(closed) => closed.queue_id.as_bytes().to_vec(),
             Self::Follower(cursor) => cursor.key().to_vec(),
+            Self::Delivery(ended) => ended.queue_id.as_bytes().to_vec(),
         }
     }
 
@@ -129,6 +134,7 @@ impl Entry {
             Self::Suppression(entry) => (layout::encode_record(entry.as_ref())?, 0),
             Self::Closed(closed) => whole(layout::encode_record(closed.as_ref())?),
             Self::Follower(cursor) => (layout::encode_record(cursor.as_ref())?, 0),
+            Self::Delivery(ended) => whole(layout::encode_record(ended.as_ref())?),
         };
         if payload.len() > layout::FRAME_BYTES_MAX {
             return Err(format!("{} octets are too many for one record", payload.len()));
@@ -160,6 +166,7 @@ impl Entry {
             Kind::Suppression => Self::Suppression(Arc::new(layout::decode_record(payload)?)),
             Kind::Closed => Self::Closed(Arc::new(layout::decode_record(payload)?)),
             Kind::Follower => Self::Follower(Arc::new(layout::decode_record(payload)?)),
+            Kind::Delivery => Self::Delivery(Arc::new(layout::decode_record(payload)?)),
         }))
     }
 
@@ -177,6 +184,7 @@ impl Entry {
             Self::Notice(notice) => notice_subject(notice).time().day(),
             Self::Order(order) => order.at.day().max(order.queue_id.time().day()),
             Self::Closed(closed) => closed.closed_at.day().max(closed.queue_id.time().day()),
+            Self::Delivery(ended) => ended.ended_at.day().max(ended.queue_id.time().day()),
             Self::Standing(..) | Self::Cursor(_) | Self::Follower(_) | Self::Suppression(_) => {
                 return None;
             }
@@ -277,6 +285,10 @@ impl Entry {
             Self::Closed(closed) => {
                 let day = closed.queue_id.time().day();
                 named(day).chain([told()]).collect()
+            }
+            Self::Delivery(ended) => {
+                let id = ended.queue_id;
+                vec![row(id.time().day(), keys::delivery_key(id, lsn), &place)]
             }
             Self::Notice(_)
             | Self::Standing(..)

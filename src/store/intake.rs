@@ -50,32 +50,24 @@ impl Shared {
             suppressions,
             closings,
             feed_cursors,
+            deliveries,
             submissions,
         } = batch;
         let mut frames = Vec::new();
-        for attempt in attempts {
-            frames.push(frame_of(Entry::Attempt(Arc::new(attempt)), None)?);
-        }
-        if let Some(mark) = report {
-            frames.push(frame_of(Entry::Captured(Arc::new(mark)), None)?);
+        for entry in shared(attempts, Entry::Attempt).chain(shared(report, Entry::Captured)) {
+            frames.push(frame_of(entry, None)?);
         }
         for (submission, body) in submissions {
             frames.push(frame_of(Entry::Message(Arc::new(submission)), Some(&body))?);
         }
-        for notice in notices {
-            frames.push(frame_of(Entry::Notice(Arc::new(notice)), None)?);
-        }
-        for cursor in cursors {
-            frames.push(frame_of(Entry::Cursor(Arc::new(cursor)), None)?);
-        }
-        for order in orders {
-            frames.push(frame_of(Entry::Order(order), None)?);
-        }
-        for closed in closings {
-            frames.push(frame_of(Entry::Closed(Arc::new(closed)), None)?);
-        }
-        for cursor in feed_cursors {
-            frames.push(frame_of(Entry::Follower(Arc::new(cursor)), None)?);
+        let plain = shared(notices, Entry::Notice)
+            .chain(shared(cursors, Entry::Cursor))
+            .chain(orders.into_iter().map(Entry::Order))
+            .chain(shared(closings, Entry::Closed))
+            .chain(shared(deliveries, Entry::Delivery))
+            .chain(shared(feed_cursors, Entry::Follower));
+        for entry in plain {
+            frames.push(frame_of(entry, None)?);
         }
         for bounce in revisions {
             let mut frame = frame_of(Entry::Bounce(Arc::new(bounce)), None)?;
@@ -175,6 +167,14 @@ impl Core {
         }
         Ok(frames)
     }
+}
+
+/// Records as entries of one kind.
+fn shared<T>(
+    records: impl IntoIterator<Item = T>,
+    entry: fn(Arc<T>) -> Entry,
+) -> impl Iterator<Item = Entry> {
+    records.into_iter().map(move |record| entry(Arc::new(record)))
 }
 
 fn frame_of(entry: Entry, body: Option<&[u8]>) -> Result<Frame, StoreError> {

@@ -135,6 +135,17 @@ pub(super) fn event_prefix(queue_id: QueueId) -> Vec<u8> {
     joined(b'e', &[queue_id.as_bytes()])
 }
 
+/// `'w' | queue id | !lsn`: what webhooks were told of a submission, newest first; in the day of
+/// the message.
+pub(super) fn delivery_key(queue_id: QueueId, lsn: u64) -> Vec<u8> {
+    joined(b'w', &[queue_id.as_bytes(), &(!lsn).to_be_bytes()])
+}
+
+/// All `'w'` keys of a submission.
+pub(super) fn delivery_prefix(queue_id: QueueId) -> Vec<u8> {
+    joined(b'w', &[queue_id.as_bytes()])
+}
+
 /// `'k' | queue id | bounce key`: that this bounce is known; in the day of the message.
 pub(super) fn known_bounce_key(queue_id: QueueId, key: &[u8; 16]) -> Vec<u8> {
     joined(b'k', &[queue_id.as_bytes(), key])
@@ -323,5 +334,6 @@ mod tests {
         assert_eq!(inverted_id_of(&message_id_key(&message_id, id(2))), Some(id(2)));
         assert!(unmatched_key(ReportId(id(2))) < unmatched_key(ReportId(id(1))));
         assert!(event_key(id(1), 9) < event_key(id(1), 10));
+        assert!(delivery_key(id(1), 10) < delivery_key(id(1), 9));
     }
 }

@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Closed,
     /// How far a follower of the feed has come.
     Follower,
+    /// A delivery to a webhook has ended.
+    Delivery,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             12 => Self::Suppression,
             10 => Self::Closed,
             11 => Self::Follower,
+            13 => Self::Delivery,
             _ => return None,
         })
     }
@@ -71,6 +74,7 @@ impl Kind {
             Self::Suppression => 12,
             Self::Closed => 10,
             Self::Follower => 11,
+            Self::Delivery => 13,
         }
     }
 }

@@ -131,7 +131,7 @@ impl Live {
                 self.followers.insert(cursor.key(), Arc::clone(cursor));
                 None
             }
-            Entry::Closed(_) => None,
+            Entry::Closed(_) | Entry::Delivery(_) => None,
         }
     }
 

@@ -380,7 +380,8 @@ impl Shared {
         }
     }
 
-    fn entry(&self, value: &[u8]) -> Result<Option<Entry>, StoreError> {
+    /// What a row with this value points to.
+    pub(super) fn entry(&self, value: &[u8]) -> Result<Option<Entry>, StoreError> {
         Location::decode(value).map_or(Ok(None), |location| self.archive.read(location))
     }
 }

@@ -9,6 +9,7 @@ mod archive;
 mod body;
 mod committer;
 mod day_notes;
+mod deliveries;
 mod digest;
 mod disk;
 mod entry;
@@ -46,6 +47,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
 
 pub use self::body::{Body, BodyWriter};
+pub use self::deliveries::{DeliveryEnd, DeliveryEnded};
 pub use self::digest::report_digest;
 pub use self::disk::create_private_dir;
 pub use self::evidence::Evidence;
@@ -542,6 +544,15 @@ impl Store {
     /// How far a follower of the feed has come; `None` where it begins to follow.
     pub fn feed_cursor(&self, follower: &str) -> Option<FeedCursor> {
         self.shared.feed_cursor(follower)
+    }
+
+    /// The newest deliveries of webhooks about a mail that have ended, `max` at most, oldest first.
+    pub fn deliveries(
+        &self,
+        queue_id: QueueId,
+        max: usize,
+    ) -> Result<Vec<Arc<DeliveryEnded>>, StoreError> {
+        self.shared.deliveries(queue_id, max)
     }
 
     /// Whether a mail has been closed.

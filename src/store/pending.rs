@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::deliveries::DeliveryEnded;
 use super::entry::Entry;
 use super::keys;
 use super::record::{Attempt, Bounce, Order, ReportCaptured, ReportId, ReportReceived, Submission};
@@ -19,6 +20,8 @@ pub(super) struct Pending {
     recipients: HashMap<[u8; 12], BTreeMap<[u8; 10], Arc<Bounce>>>,
     recent: BTreeMap<[u8; 10], Arc<Bounce>>,
     reports: BTreeMap<ReportId, PendingReport>,
+    /// Of each mail, oldest first.
+    deliveries: HashMap<QueueId, Vec<Arc<DeliveryEnded>>>,
 }
 
 /// What is pending about one submission.
@@ -69,6 +72,9 @@ impl Pending {
             Entry::Captured(mark) => {
                 self.reports.entry(mark.id).or_default().captured = Some(Arc::clone(mark));
             }
+            Entry::Delivery(ended) => {
+                self.deliveries.entry(ended.queue_id).or_default().push(Arc::clone(ended));
+            }
             Entry::Notice(_)
             | Entry::Standing(..)
             | Entry::Cursor(_)
@@ -107,6 +113,14 @@ impl Pending {
             }
             Entry::Captured(mark) => {
                 self.change_report(mark.id, |pending| pending.captured = None);
+            }
+            Entry::Delivery(ended) => {
+                if let Some(of_mail) = self.deliveries.get_mut(&ended.queue_id) {
+                    of_mail.retain(|other| !Arc::ptr_eq(other, ended));
+                    if of_mail.is_empty() {
+                        self.deliveries.remove(&ended.queue_id);
+                    }
+                }
             }
             Entry::Notice(_)
             | Entry::Standing(..)
@@ -167,6 +181,12 @@ impl Pending {
     /// Pending marks of captured reports.
     pub(super) fn marks(&self) -> impl Iterator<Item = &Arc<ReportCaptured>> {
         self.reports.values().filter_map(|report| report.captured.as_ref())
+    }
+
+    /// The newest pending deliveries about a submission, `max` at most, oldest first.
+    pub(super) fn deliveries(&self, queue_id: QueueId, max: usize) -> Vec<Arc<DeliveryEnded>> {
+        let of_mail = self.deliveries.get(&queue_id).map(Vec::as_slice).unwrap_or_default();
+        of_mail.iter().skip(of_mail.len().saturating_sub(max)).cloned().collect()
     }
 
     /// Whether a bounce of this submission with this key is pending.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::deliveries::DeliveryEnded;
 use super::suppressions::{ByHandChange, Strike};
 use crate::bounce::{Action, Classification};
 use crate::mail::{EnhancedStatus, Envelope, MessageId, QueueId, Reply, Stage, Timestamp};
@@ -507,6 +508,12 @@ pub struct Delivery {
     /// The mail that it is about: events of one mail are delivered in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_id: Option<QueueId>,
+    /// The id of the event; empty where a version wrote it that did not keep it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub event_id: String,
+    /// The name of the event; empty in the same case.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub event: String,
     /// How often it was tried.
     pub attempts: u32,
     /// When it was tried first.
@@ -629,6 +636,8 @@ pub struct Batch {
     pub closings: Vec<Closed>,
     /// How far followers of the feed have come; each takes the place of the last one.
     pub feed_cursors: Vec<FeedCursor>,
+    /// Deliveries to webhooks that have ended.
+    pub deliveries: Vec<DeliveryEnded>,
     /// Mail of ours that is submitted in the same write.
     pub submissions: Vec<(Submission, Vec<u8>)>,
 }

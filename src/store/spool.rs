@@ -111,6 +111,7 @@ impl Spool {
             | Entry::Bounce(_)
             | Entry::Standing(..)
             | Entry::Order(_)
+            | Entry::Delivery(_)
             | Entry::Closed(_) => {}
         }
     }

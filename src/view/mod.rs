@@ -15,7 +15,7 @@ use crate::mail::{MailDsn, MessageId, Timestamp, header};
 use crate::store::record::{Bounce, Submission};
 use crate::store::state::State;
 use crate::store::{Evidence, MessageRecord};
-pub use event::{Told, cursor, event_name, place_of};
+pub use event::{Told, cursor, event_id, event_name, has_failed, place_of};
 pub use listed::{listed, listed_report, listed_whole, text};
 pub use mailbox::mailbox;
 pub use outbox::{canceled, outbox_entry, submitted};
@@ -23,7 +23,7 @@ use recipient::AttemptsAs;
 pub use report::{report, report_summary};
 pub use suppression::{SUPPRESSION_COLUMNS, suppression, suppression_cells};
 pub use tell::Teller;
-pub use webhook::{WebhookStatus, webhook, webhook_deliveries};
+pub use webhook::{MailTold, WebhookStatus, delivery_id, webhook, webhook_deliveries};
 
 /// When a quiet mail is closed.
 #[derive(Clone, Copy, Debug)]
@@ -119,11 +119,12 @@ pub fn submission(record: &MessageRecord, closing: Closing) -> Value {
 }
 
 /// Everything that is known of one submission: every attempt, bounce, delivery news and report
-/// (each as `report_summary` shows it).
+/// (each as `report_summary` shows it), and what webhooks were told, for those who may see that.
 pub fn timeline(
     record: &MessageRecord,
     by_alias: bool,
     reports: Vec<Value>,
+    told: Option<&MailTold>,
     closing: Closing,
 ) -> Value {
     let mail = &record.submission;
@@ -155,6 +156,8 @@ pub fn timeline(
         "orders": orders(record),
         "meta": meta(mail),
         "aliasOf": alias_of(record, by_alias),
+        "webhooks": told.and_then(webhook::told),
+        "moreWebhooks": told.filter(|told| told.has_more).map(|_more| true),
     }
 }
 
@@ -507,7 +510,7 @@ mod tests {
             ..tried(0, 2, "250 2.0.0 queued as 4XyZ", Decision::Relayed)
         };
         let record = record(vec![lost, taken], vec![]);
-        let shown = timeline(&record, false, vec![], WEEK);
+        let shown = timeline(&record, false, vec![], None, WEEK);
         assert_eq!(
             shown["recipients"][0]["attempts"].to_string(),
             json!([
@@ -559,20 +562,20 @@ mod tests {
         let all = json!([format!("<{ses}>"), "<other@x>"]);
         for (by_alias, want) in [(true, json!(own)), (false, Value::Null)] {
             let found = lookup(std::slice::from_ref(&mail), by_alias, WEEK).unwrap();
-            let timeline = timeline(&mail, by_alias, vec![], WEEK);
+            let timeline = timeline(&mail, by_alias, vec![], None, WEEK);
             for shown in [found, timeline] {
                 assert_eq!((&shown["aliases"], &shown["messageId"]), (&all, &json!(own)));
                 assert_eq!(shown["aliasOf"], want);
             }
         }
-        let attempt = &timeline(&mail, false, vec![], WEEK)["recipients"][0]["attempts"][0];
+        let attempt = &timeline(&mail, false, vec![], None, WEEK)["recipients"][0]["attempts"][0];
         assert_eq!(attempt["alias"], json!(format!("<{ses}>")));
     }
 
     #[test]
     fn a_timeline_shows_what_was_asked_of_reports_and_a_lookup_does_not() {
         let mut record = record(vec![], vec![]);
-        let shown = timeline(&record, false, vec![], WEEK);
+        let shown = timeline(&record, false, vec![], None, WEEK);
         assert!(shown["dsn"].is_null() && shown["recipients"][0]["dsn"].is_null(), "{shown}");
         let envelope = &mut record.submission.envelope;
         envelope.dsn.content = Some(dsn::Content::Headers);
@@ -581,7 +584,7 @@ mod tests {
         first.dsn.notify = dsn::Notify::parse("DELAY,SUCCESS");
         first.dsn.original_recipient = dsn::OriginalRecipient::parse("rfc822;a+2Bb@c");
         second.dsn.notify = dsn::Notify::parse("NEVER");
-        let shown = timeline(&record, false, vec![], WEEK);
+        let shown = timeline(&record, false, vec![], None, WEEK);
         assert_eq!(shown["dsn"], json!({ "id": "order+17", "return": "headers" }));
         let asked = json!({ "notify": ["success", "delay"], "originalRecipient": "a+b@c" });
         assert_eq!(shown["recipients"][0]["dsn"], asked);

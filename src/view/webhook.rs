@@ -1,9 +1,12 @@
 //! Webhooks as JSON: how they are doing, and what waits.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::put;
 use crate::mail::Timestamp;
+use crate::store::DeliveryEnded;
 use crate::store::record::{Delivery, FeedCursor};
 
 /// How a webhook is doing.
@@ -25,6 +28,24 @@ pub struct WebhookStatus {
     pub last_success: Option<Timestamp>,
     /// What went wrong last, and when, since the daemon started.
     pub last_error: Option<(Timestamp, String)>,
+}
+
+/// What webhooks were told of one mail, and what they are still to be told.
+#[derive(Clone, Debug, Default)]
+pub struct MailTold {
+    /// What was taken or given up, oldest first.
+    pub ended: Vec<Arc<DeliveryEnded>>,
+    /// What waits, with the name of the webhook; of each the oldest event first.
+    pub waiting: Vec<(String, Delivery)>,
+    /// Whether there is more of either than this.
+    pub has_more: bool,
+}
+
+impl MailTold {
+    /// Whether nothing was told and nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.ended.is_empty() && self.waiting.is_empty()
+    }
 }
 
 /// How a webhook is doing; every delivery that fails or was given up is listed apart.
@@ -72,10 +93,20 @@ pub fn webhook_deliveries(status: &WebhookStatus) -> Value {
     shown
 }
 
+/// The id of the event that is on its way. Where that was not kept its place names it, too.
+pub fn delivery_id(delivery: &Delivery) -> String {
+    if delivery.event_id.is_empty() {
+        super::cursor(delivery.place)
+    } else {
+        delivery.event_id.clone()
+    }
+}
+
 fn delivery(delivery: &Delivery, state: &str) -> Value {
     let has_tried = delivery.attempts > 0;
     object! {
-        "id": super::cursor(delivery.place),
+        "id": delivery_id(delivery),
+        "event": name_of(&delivery.event),
         "state": state,
         "queueId": delivery.queue_id,
         "attempts": delivery.attempts,
@@ -83,5 +114,151 @@ fn delivery(delivery: &Delivery, state: &str) -> Value {
         "nextAttempt": Some(delivery.next_attempt.rfc3339()).filter(|_date| state != "givenUp"),
         "givenUpAt": Some(delivery.next_attempt.rfc3339()).filter(|_date| state == "givenUp"),
         "error": Some(&delivery.error).filter(|error| !error.is_empty()),
+    }
+}
+
+/// The value of `webhooks` in a timeline; absent where there is none.
+pub(super) fn told(told: &MailTold) -> Option<Vec<Value>> {
+    let ended = told.ended.iter().map(|one| ended(one));
+    let waiting = told.waiting.iter().map(|(webhook, one)| waiting(webhook, one));
+    (!told.is_empty()).then(|| ended.chain(waiting).collect())
+}
+
+fn ended(ended: &DeliveryEnded) -> Value {
+    object! {
+        "webhook": &ended.webhook,
+        "id": &ended.event_id,
+        "event": name_of(&ended.event),
+        "state": ended.end,
+        "attempts": ended.attempts,
+        "date": ended.ended_at.rfc3339(),
+        "status": ended.status,
+        "took": ended.took_millis,
+        "error": Some(&ended.error).filter(|error| !error.is_empty()),
+    }
+}
+
+fn waiting(webhook: &str, delivery: &Delivery) -> Value {
+    object! {
+        "webhook": webhook,
+        "id": delivery_id(delivery),
+        "event": name_of(&delivery.event),
+        "state": "waiting",
+        "attempts": delivery.attempts,
+        "error": Some(&delivery.error).filter(|error| !error.is_empty()),
+        "nextAttempt": delivery.next_attempt.rfc3339(),
+    }
+}
+
+fn name_of(event: &str) -> Option<&str> {
+    Some(event).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::DeliveryEnd;
+    use crate::view::testing::{NOW, queue_id, record};
+    use crate::view::{Closing, timeline};
+    use serde_json::json;
+
+    const WEEK: Closing = Closing { now: NOW, window: Duration::from_secs(7 * 86_400) };
+
+    fn taken() -> DeliveryEnded {
+        DeliveryEnded {
+            queue_id: queue_id(),
+            webhook: "app".to_owned(),
+            event_id: "0183cc1ab07400000007".to_owned(),
+            event: "messageSent".to_owned(),
+            end: DeliveryEnd::Taken,
+            ended_at: NOW,
+            attempts: 3,
+            status: Some(200),
+            took_millis: Some(12),
+            error: "503".to_owned(),
+        }
+    }
+
+    fn waits(event_id: &str, event: &str) -> (String, Delivery) {
+        let delivery = Delivery {
+            place: 9,
+            queue_id: Some(queue_id()),
+            event_id: event_id.to_owned(),
+            event: event.to_owned(),
+            attempts: 0,
+            first_attempt: NOW,
+            next_attempt: NOW.plus(Duration::from_secs(10)),
+            error: String::new(),
+        };
+        ("app".to_owned(), delivery)
+    }
+
+    #[test]
+    fn a_timeline_lists_what_webhooks_were_told_and_what_waits() {
+        let lost = DeliveryEnded {
+            webhook: "crm".to_owned(),
+            end: DeliveryEnd::GivenUp,
+            status: None,
+            error: "connection refused".to_owned(),
+            ..taken()
+        };
+        // The second as an older version wrote it.
+        let waiting = vec![waits("0183cc1ab07400000009", "messageBounce"), waits("", "")];
+        let told = MailTold { ended: vec![taken().into(), lost.into()], waiting, has_more: true };
+        let shown = timeline(&record(vec![], vec![]), false, vec![], Some(&told), WEEK);
+        assert_eq!(
+            shown["webhooks"].to_string(),
+            json!([
+                {
+                    "webhook": "app",
+                    "id": "0183cc1ab07400000007",
+                    "event": "messageSent",
+                    "state": "taken",
+                    "attempts": 3,
+                    "date": "2022-10-12T12:10:40.980Z",
+                    "status": 200,
+                    "took": 12,
+                    "error": "503"
+                },
+                {
+                    "webhook": "crm",
+                    "id": "0183cc1ab07400000007",
+                    "event": "messageSent",
+                    "state": "givenUp",
+                    "attempts": 3,
+                    "date": "2022-10-12T12:10:40.980Z",
+                    "took": 12,
+                    "error": "connection refused"
+                },
+                {
+                    "webhook": "app",
+                    "id": "0183cc1ab07400000009",
+                    "event": "messageBounce",
+                    "state": "waiting",
+                    "attempts": 0,
+                    "nextAttempt": "2022-10-12T12:10:50.980Z"
+                },
+                {
+                    "webhook": "app",
+                    "id": "00000000000000000009",
+                    "state": "waiting",
+                    "attempts": 0,
+                    "nextAttempt": "2022-10-12T12:10:50.980Z"
+                }
+            ])
+            .to_string()
+        );
+        assert_eq!(shown["moreWebhooks"], json!(true));
+    }
+
+    #[test]
+    fn a_timeline_says_nothing_of_webhooks_where_none_was_told_or_they_are_not_for_who_asks() {
+        for told in [None, Some(&MailTold::default())] {
+            let shown = timeline(&record(vec![], vec![]), false, vec![], told, WEEK);
+            let has = |key| shown.get(key).is_some();
+            assert!(!has("webhooks") && !has("moreWebhooks"), "{shown}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::outbox::{Failure, Next, Outbox};
+use super::outbox::{Failure, Next, Outbox, Request};
 use super::request::{Outcome, Sender};
 use super::{Order, Replay, Replayed, Shared, locked};
 use crate::config::Webhook;
@@ -43,7 +43,7 @@ enum Done {
     /// It could not be looked up.
     Unreadable(StoreError),
     /// It was sent.
-    Sent(Outcome),
+    Sent(Outcome, Request),
 }
 
 impl Endpoint {
@@ -176,20 +176,23 @@ impl Endpoint {
             Done::Unreadable(error) => {
                 tracing::warn!(webhook = name, place, %error, "an event cannot be read");
                 let failure = Failure { error: error.to_string(), retry_after: None };
-                locked(&self.outbox).failed(place, &failure, now);
+                locked(&self.outbox).failed(place, &failure, None, now);
             }
-            Done::Sent(Outcome::Taken) => {
-                locked(&self.outbox).taken(place, now);
+            Done::Sent(Outcome::Taken, request) => {
+                locked(&self.outbox).taken(place, request, now);
                 self.says_taken();
             }
-            Done::Sent(Outcome::Gone) => {
+            Done::Sent(Outcome::Gone, _) => {
                 locked(&self.outbox).disable(place, &self.settings, now);
                 self.says_gone();
             }
-            Done::Sent(Outcome::Failed(failure)) => {
-                let next = locked(&self.outbox).failed(place, &failure, now);
+            Done::Sent(Outcome::Failed(failure), request) => {
+                let next = locked(&self.outbox).failed(place, &failure, Some(request), now);
                 self.says_failed(place, &failure, next);
             }
+        }
+        if locked(&self.outbox).is_full() {
+            self.keep_at = Instant::now();
         }
         let waiting = locked(&self.outbox).cursor().waiting.len();
         self.shared.metrics.webhook_waiting(&self.settings.name, waiting);
@@ -233,14 +236,18 @@ impl Endpoint {
         self.is_failing = true;
     }
 
-    /// Writes down how far it has come.
+    /// Writes down how far it has come, and what has ended since.
     async fn keep(&mut self) {
         self.keep_at = Instant::now() + KEEP_INTERVAL;
-        let Some(cursor) = locked(&self.outbox).changed() else { return };
+        let Some((cursor, deliveries)) = locked(&self.outbox).changed() else { return };
+        let count = deliveries.len();
+        let batch = Batch { feed_cursors: vec![cursor], deliveries, ..Batch::default() };
         let store = self.shared.store.clone();
-        let write = move || store.commit(Batch { feed_cursors: vec![cursor], ..Batch::default() });
-        let written = match blocking(write).await {
-            Ok(ticket) => ticket.synced().await,
+        let written = match blocking(move || store.commit(batch)).await {
+            Ok(ticket) => {
+                locked(&self.outbox).handed_over(count);
+                ticket.synced().await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = written {
@@ -308,7 +315,8 @@ async fn deliver(
             if !is_wanted {
                 return Done::Unwanted;
             }
-            Done::Sent(sender.send(&told, delivery.attempts).await)
+            let (outcome, request) = sender.send(&told, delivery.attempts).await;
+            Done::Sent(outcome, request)
         }
         Ok(Some(None)) => Done::Unwanted,
         Err(error) => Done::Unreadable(error),

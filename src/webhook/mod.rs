@@ -1,10 +1,12 @@
 //! Stage 7: webhooks. Each follows the feed by itself, with a cursor that survives a crash.
 //!
 //! The outbox is the feed: an event is in it by the write that made it true. `outbox` decides
-//! what is sent when, `endpoint` does it, `request` makes requests of events.
+//! what is sent when, `endpoint` does it, `request` makes requests of events, `about`
+//! says what was told of one mail.
 //! **Invariant:** the events of one mail are delivered in order, each at least once until it is
 //! given up; those of other mails do not wait for them, and no endpoint waits for another.
 
+mod about;
 mod endpoint;
 mod outbox;
 mod request;
@@ -153,6 +155,11 @@ impl Webhooks {
     /// How the webhook of this name is doing.
     pub fn status(&self, name: &str) -> Option<WebhookStatus> {
         self.find(name).ok().map(Known::status)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
     }
 
     /// Has events delivered once more; they are in the outbox, on disk, when this returns.

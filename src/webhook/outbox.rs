@@ -9,12 +9,17 @@ use crate::config;
 use crate::mail::{QueueId, Timestamp};
 use crate::secret;
 use crate::store::record::{Delivery, FeedCursor};
-use crate::store::{Event, Store};
+use crate::store::{DeliveryEnd, DeliveryEnded, Event, Store};
+use crate::view;
 
 /// The outbox of one endpoint.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    /// The name of the endpoint.
+    webhook: String,
     cursor: FeedCursor,
+    /// Deliveries that have ended since the cursor was written, oldest first.
+    ended: Vec<DeliveryEnded>,
     /// Places of the deliveries that are under way.
     running: BTreeSet<u64>,
     policy: Policy,
@@ -40,6 +45,15 @@ pub(super) struct Failure {
     pub(super) error: String,
     /// How long the other side wants everybody to wait.
     pub(super) retry_after: Option<Duration>,
+}
+
+/// One request that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// The status of the answer, where there was one.
+    pub(super) status: Option<u16>,
+    /// How long it took.
+    pub(super) took: Duration,
 }
 
 /// What follows from a failure.
@@ -69,7 +83,9 @@ impl Outbox {
 
     fn new(cursor: FeedCursor, settings: &config::Webhook) -> Self {
         Self {
+            webhook: settings.name.clone(),
             cursor,
+            ended: Vec::new(),
             running: BTreeSet::new(),
             policy: Policy {
                 waits: settings.retry_after.iter().map(|wait| wait.duration()).collect(),
@@ -84,6 +100,11 @@ impl Outbox {
 
     pub(super) fn cursor(&self) -> &FeedCursor {
         &self.cursor
+    }
+
+    /// Deliveries that have ended and are not on disk yet.
+    pub(super) fn ended(&self) -> &[DeliveryEnded] {
+        &self.ended
     }
 
     pub(super) fn last_success(&self) -> Option<Timestamp> {
@@ -134,6 +155,8 @@ impl Outbox {
                 Delivery {
                     place: event.place,
                     queue_id: event.queue_id(),
+                    event_id: view::event_id(event),
+                    event: view::event_name(&event.what).unwrap_or_default().to_owned(),
                     attempts: 0,
                     first_attempt: now,
                     next_attempt: now,
@@ -148,7 +171,7 @@ impl Outbox {
         if self.is_disabled() || now < self.paused_until {
             return Vec::new();
         }
-        let room = CONCURRENT_MAX.saturating_sub(self.running.len());
+        let room = self.room_to_start();
         let due: Vec<Delivery> =
             self.firsts().filter(|one| one.next_attempt <= now).take(room).cloned().collect();
         self.running.extend(due.iter().map(|delivery| delivery.place));
@@ -157,7 +180,7 @@ impl Outbox {
 
     /// When the next delivery is to begin; `None` while there is none, or no room for it.
     pub(super) fn next_start(&self) -> Option<Timestamp> {
-        if self.is_disabled() || self.running.len() >= CONCURRENT_MAX {
+        if self.is_disabled() || self.room_to_start() == 0 {
             return None;
         }
         self.firsts().map(|one| one.next_attempt).min().map(|time| time.max(self.paused_until))
@@ -172,10 +195,52 @@ impl Outbox {
         })
     }
 
+    /// How many more deliveries may begin: each may end in a record, and those that are not
+    /// written wait in memory.
+    fn room_to_start(&self) -> usize {
+        let running = self.running.len();
+        let records = ENDED_MAX.saturating_sub(self.ended.len());
+        CONCURRENT_MAX.min(records).saturating_sub(running)
+    }
+
+    /// Whether records had better be written before more deliveries begin.
+    pub(super) fn is_full(&self) -> bool {
+        self.ended.len() >= ENDED_MAX.saturating_sub(CONCURRENT_MAX)
+    }
+
     /// A delivery was taken.
-    pub(super) fn taken(&mut self, place: u64, now: Timestamp) {
+    pub(super) fn taken(&mut self, place: u64, request: Request, now: Timestamp) {
         self.last_success = Some(now);
+        let waiting = self.cursor.waiting.iter().find(|one| one.place == place).cloned();
         self.done(place);
+        if let Some(mut delivery) = waiting {
+            delivery.attempts = delivery.attempts.saturating_add(1);
+            self.record(&delivery, DeliveryEnd::Taken, Some(request), now);
+        }
+    }
+
+    /// Keeps for the timeline of its mail how a delivery ended; what is about no mail has none.
+    fn record(
+        &mut self,
+        delivery: &Delivery,
+        end: DeliveryEnd,
+        request: Option<Request>,
+        now: Timestamp,
+    ) {
+        let Some(queue_id) = delivery.queue_id else { return };
+        let millis = |request: Request| u64::try_from(request.took.as_millis());
+        self.ended.push(DeliveryEnded {
+            queue_id,
+            webhook: self.webhook.clone(),
+            event_id: view::delivery_id(delivery),
+            event: delivery.event.clone(),
+            end,
+            ended_at: now,
+            attempts: delivery.attempts,
+            status: request.and_then(|request| request.status),
+            took_millis: request.and_then(|request| millis(request).ok()),
+            error: delivery.error.clone(),
+        });
     }
 
     /// A delivery has nothing to tell, or was ended in some other way.
@@ -185,8 +250,14 @@ impl Outbox {
         self.is_dirty = true;
     }
 
-    /// A delivery was not taken.
-    pub(super) fn failed(&mut self, place: u64, failure: &Failure, now: Timestamp) -> Next {
+    /// A delivery was not taken, or could not even be sent.
+    pub(super) fn failed(
+        &mut self,
+        place: u64,
+        failure: &Failure,
+        request: Option<Request>,
+        now: Timestamp,
+    ) -> Next {
         self.running.remove(&place);
         self.is_dirty = true;
         self.last_error = Some((now, failure.error.clone()));
@@ -209,6 +280,7 @@ impl Outbox {
             return Next::Retry;
         }
         delivery.next_attempt = now;
+        self.record(&delivery, DeliveryEnd::GivenUp, request, now);
         self.cursor.given_up.push(delivery);
         let too_many = self.cursor.given_up.len().saturating_sub(GIVEN_UP_MAX);
         self.cursor.given_up.drain(..too_many);
@@ -228,9 +300,17 @@ impl Outbox {
         self.is_dirty |= self.cursor.disabled.take().is_some();
     }
 
-    /// The cursor, where it has changed since this was called last.
-    pub(super) fn changed(&mut self) -> Option<FeedCursor> {
-        std::mem::take(&mut self.is_dirty).then(|| self.cursor.clone())
+    /// The cursor, where it has changed since this was called last, and the deliveries that have
+    /// ended and are to be written with it.
+    pub(super) fn changed(&mut self) -> Option<(FeedCursor, Vec<DeliveryEnded>)> {
+        let is_dirty = std::mem::take(&mut self.is_dirty);
+        is_dirty.then(|| (self.cursor.clone(), self.ended.clone()))
+    }
+
+    /// The store has the oldest `count` of the deliveries that have ended: it shows them, and
+    /// writes them if not now then later.
+    pub(super) fn handed_over(&mut self, count: usize) {
+        self.ended.drain(..count.min(self.ended.len()));
     }
 
     /// The cursor was not written after all.
@@ -267,6 +347,8 @@ fn digest_of(settings: &config::Webhook) -> [u8; 16] {
 const WAITING_MAX: usize = 500;
 /// Deliveries to one endpoint at a time.
 const CONCURRENT_MAX: usize = 8;
+/// Deliveries to one endpoint that have ended and are not on disk yet; no more begin beyond it.
+const ENDED_MAX: usize = 1_000;
 /// Deliveries that were given up and are still listed, the newest.
 const GIVEN_UP_MAX: usize = 100;
 /// Characters of an error that are kept.
@@ -283,12 +365,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::bounce::Verdict;
     use crate::mail::Stage;
     use crate::store::Happened;
-    use crate::store::record::{Attempt, Decision};
+    use crate::store::record::{Attempt, Decision, ReportCaptured, ReportId};
 
     const NOW: Timestamp = Timestamp::from_millis(1_665_576_640_980);
     const SECOND: Duration = Duration::from_secs(1);
+    const ANSWER: Request = Request { status: Some(500), took: Duration::from_millis(7) };
 
     fn settings(waits: &str, retry_for: &str) -> config::Webhook {
         let text = format!(
@@ -348,13 +432,13 @@ mod tests {
         filled(&mut outbox, &[(1, 7), (2, 7), (3, 8), (4, 8), (5, 9)]);
         assert_eq!(started(&mut outbox, NOW), [1, 3, 5]);
         assert_eq!(started(&mut outbox, NOW), [0; 0], "they are under way");
-        outbox.taken(3, NOW);
-        assert_eq!(outbox.failed(1, &failure(None), NOW), Next::Retry);
+        outbox.taken(3, ANSWER, NOW);
+        assert_eq!(outbox.failed(1, &failure(None), Some(ANSWER), NOW), Next::Retry);
         assert_eq!(started(&mut outbox, NOW), [4], "2 waits for 1");
         let next = outbox.next_start().unwrap();
         assert!(next >= NOW.plus(10 * SECOND) && next <= NOW.plus(12 * SECOND), "{next}");
         assert_eq!(started(&mut outbox, next), [1]);
-        outbox.taken(1, next);
+        outbox.taken(1, ANSWER, next);
         assert_eq!(started(&mut outbox, next), [2]);
     }
 
@@ -363,10 +447,10 @@ mod tests {
         let mut outbox = outbox("[\"10s\", \"100s\"]", "60s");
         filled(&mut outbox, &[(1, 7), (2, 7)]);
         assert_eq!(started(&mut outbox, NOW), [1]);
-        assert_eq!(outbox.failed(1, &failure(None), NOW), Next::Retry);
+        assert_eq!(outbox.failed(1, &failure(None), Some(ANSWER), NOW), Next::Retry);
         let later = NOW.plus(20 * SECOND);
         assert_eq!(started(&mut outbox, later), [1]);
-        assert_eq!(outbox.failed(1, &failure(None), later), Next::GivenUp);
+        assert_eq!(outbox.failed(1, &failure(None), Some(ANSWER), later), Next::GivenUp);
         assert_eq!(started(&mut outbox, later), [2]);
         let given_up = &outbox.cursor().given_up;
         assert_eq!((given_up.len(), given_up[0].attempts), (1, 2));
@@ -374,7 +458,7 @@ mod tests {
         // It can be had once more.
         outbox.put(&event(1, 7), later);
         assert!(outbox.cursor().given_up.is_empty());
-        outbox.taken(2, later);
+        outbox.taken(2, ANSWER, later);
         assert_eq!(started(&mut outbox, later), [1]);
     }
 
@@ -383,12 +467,12 @@ mod tests {
         let mut outbox = outbox("[\"1s\"]", "3d");
         filled(&mut outbox, &[(1, 7), (2, 8)]);
         assert_eq!(started(&mut outbox, NOW), [1, 2]);
-        outbox.failed(2, &failure(None), NOW);
-        outbox.failed(1, &failure(Some(30 * SECOND)), NOW);
+        outbox.failed(2, &failure(None), Some(ANSWER), NOW);
+        outbox.failed(1, &failure(Some(30 * SECOND)), Some(ANSWER), NOW);
         assert_eq!(started(&mut outbox, NOW.plus(29 * SECOND)), [0; 0]);
         assert_eq!(outbox.next_start(), Some(NOW.plus(30 * SECOND)));
         assert_eq!(started(&mut outbox, NOW.plus(30 * SECOND)), [1, 2]);
-        outbox.failed(1, &failure(Some(Duration::from_secs(10 * 86_400))), NOW);
+        outbox.failed(1, &failure(Some(Duration::from_secs(10 * 86_400))), Some(ANSWER), NOW);
         assert_eq!(outbox.paused_until, NOW.plus(Duration::from_secs(86_400)));
     }
 
@@ -398,7 +482,7 @@ mod tests {
         filled(&mut outbox, &[(1, 7), (2, 8)]);
         assert_eq!(started(&mut outbox, NOW), [1, 2]);
         outbox.disable(1, &settings("[\"1s\"]", "1h"), NOW);
-        outbox.failed(2, &failure(None), NOW);
+        outbox.failed(2, &failure(None), Some(ANSWER), NOW);
         let later = NOW.plus(60 * SECOND);
         assert_eq!((started(&mut outbox, later), outbox.next_start()), (vec![], None));
         outbox.enable();
@@ -412,11 +496,91 @@ mod tests {
         filled(&mut outbox, &many);
         assert_eq!(outbox.room(), 0);
         assert_eq!(started(&mut outbox, NOW).len(), CONCURRENT_MAX);
-        assert_eq!(outbox.changed().unwrap().waiting.len(), 500);
+        assert_eq!(outbox.changed().unwrap().0.waiting.len(), 500);
         assert_eq!(outbox.changed(), None);
         outbox.take_over(std::iter::empty(), 900, false, NOW);
         assert_eq!(outbox.changed(), None, "no event lay there");
         outbox.done(1);
-        assert_eq!(outbox.changed().unwrap().place, 900);
+        assert_eq!(outbox.changed().unwrap().0.place, 900);
+    }
+
+    #[test]
+    fn how_a_delivery_ended_is_kept_until_the_store_has_it() {
+        let mut outbox = outbox("[\"10s\"]", "30s");
+        filled(&mut outbox, &[(1, 7), (2, 7)]);
+        let mut now = NOW;
+        for _ in 0..2 {
+            assert_eq!(started(&mut outbox, now), [1]);
+            outbox.failed(1, &failure(None), Some(ANSWER), now);
+            assert_eq!(outbox.ended(), [], "it is tried again");
+            now = outbox.next_start().unwrap();
+        }
+        let taken = Request { status: Some(204), took: 3 * SECOND };
+        outbox.taken(1, taken, now);
+        outbox.failed(2, &failure(None), Some(ANSWER), now);
+        let late = now.plus(60 * SECOND);
+        outbox.failed(2, &failure(None), None, late);
+        let first = DeliveryEnded {
+            queue_id: QueueId::new(NOW, 7),
+            webhook: "a".to_owned(),
+            event_id: "0183cc1aa1d400000001".to_owned(),
+            event: "messageSent".to_owned(),
+            end: DeliveryEnd::Taken,
+            ended_at: now,
+            attempts: 3,
+            status: Some(204),
+            took_millis: Some(3000),
+            error: "500".to_owned(),
+        };
+        let second = DeliveryEnded {
+            event_id: "0183cc1aa1d400000002".to_owned(),
+            end: DeliveryEnd::GivenUp,
+            ended_at: late,
+            attempts: 2,
+            status: None,
+            took_millis: None,
+            ..first.clone()
+        };
+        let (_, written) = outbox.changed().unwrap();
+        assert_eq!(written, [first, second.clone()]);
+        assert_eq!(outbox.ended().len(), 2, "they are seen while they are written");
+        outbox.handed_over(1);
+        assert_eq!(outbox.ended(), [second]);
+    }
+
+    #[test]
+    fn what_is_about_no_mail_or_has_nothing_to_tell_leaves_no_record() {
+        let mut outbox = outbox("[\"10s\"]", "15s");
+        filled(&mut outbox, &[(1, 7)]);
+        outbox.done(1);
+        let unmatched = ReportCaptured {
+            id: ReportId(QueueId::new(NOW, 1)),
+            captured_at: NOW,
+            verdict: Verdict::Bounce,
+            matched: Vec::new(),
+            bounced_accounts: BTreeSet::new(),
+            own_notice: false,
+            forward_to: None,
+            reread: false,
+        };
+        outbox.put(&Event { place: 2, what: Happened::Report(Arc::new(unmatched)) }, NOW);
+        assert_eq!(outbox.cursor().waiting[0].event, "bounceUnmatched");
+        outbox.taken(2, ANSWER, NOW);
+        assert_eq!(outbox.ended(), []);
+    }
+
+    #[test]
+    fn while_records_cannot_be_written_no_more_of_them_are_made() {
+        let mut outbox = outbox("[\"1s\"]", "1h");
+        for place in 1.. {
+            filled(&mut outbox, &[(place, 7)]);
+            let Some(place) = started(&mut outbox, NOW).first().copied() else { break };
+            outbox.taken(place, ANSWER, NOW);
+        }
+        assert_eq!((outbox.ended().len(), outbox.next_start()), (ENDED_MAX, None));
+        assert!(outbox.is_full());
+        outbox.handed_over(ENDED_MAX);
+        assert!(!outbox.is_full());
+        assert_eq!(started(&mut outbox, NOW).len(), 1);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 
-use super::outbox::Failure;
+use super::outbox::{Failure, Request};
 use super::{Shared, Tested, WebhookError};
 use crate::clock::{Clock, Stopwatch};
 use crate::config::{Webhook, WebhookFormat};
@@ -119,23 +119,20 @@ impl Sender {
     }
 
     /// Sends an event that has been tried so often before.
-    pub(super) async fn send(&self, told: &Told, attempts: u32) -> Outcome {
-        outcome(self.post(&self.message(told, attempts)).await, self.inner.clock.now())
+    pub(super) async fn send(&self, told: &Told, attempts: u32) -> (Outcome, Request) {
+        self.post(&self.message(told, attempts)).await
     }
 
     /// Sends an event that is none.
     pub(super) async fn test(&self) -> Tested {
         let message = self.message(&Told::test(self.inner.clock.now()), 0);
-        let watch = Stopwatch::start();
-        let answered = self.post(&message).await;
-        let took = watch.elapsed();
-        let status = answered.as_ref().ok().map(|answer| answer.status);
-        let error = match outcome(answered, self.inner.clock.now()) {
+        let (outcome, request) = self.post(&message).await;
+        let error = match outcome {
             Outcome::Taken => None,
             Outcome::Gone => Some("410 Gone".to_owned()),
             Outcome::Failed(failure) => Some(failure.error),
         };
-        Tested { status, error, took }
+        Tested { status: request.status, error, took: request.took }
     }
 
     fn message(&self, told: &Told, attempts: u32) -> Message {
@@ -146,7 +143,7 @@ impl Sender {
         Message { id: told.id(), body: body.to_string(), attempts, date: told.date }
     }
 
-    async fn post(&self, message: &Message) -> Result<Answer, WebError> {
+    async fn post(&self, message: &Message) -> (Outcome, Request) {
         let inner = &self.inner;
         let mut headers = signed(message, &inner.secret, inner.clock.now());
         // What an operator wants in every request stands above what we put into it.
@@ -157,7 +154,11 @@ impl Sender {
             timeout: inner.timeout,
             answer_bytes_max: ANSWER_BYTES_MAX,
         };
-        inner.target.post(post, &inner.tls, inner.reach).await
+        let watch = Stopwatch::start();
+        let answered = inner.target.post(post, &inner.tls, inner.reach).await;
+        let status = answered.as_ref().ok().map(|answer| answer.status);
+        let request = Request { status, took: watch.elapsed() };
+        (outcome(answered, inner.clock.now()), request)
     }
 }
 

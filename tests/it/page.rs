@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::harness::browser::Browser;
 use crate::harness::daemon::{Config, Daemon};
 use crate::harness::http;
+use crate::harness::receiver::{Answer as Taken, Receiver};
 use crate::harness::report::{dsn, send};
 use crate::harness::sink::{Answer, Point, Sink};
 use crate::harness::smtp::{Queued, mail, submit};
@@ -218,18 +219,26 @@ fn the_queue_is_paged_from_either_end_with_and_without_scripts() {
 fn every_view_can_be_used_by_everybody_in_both_themes_and_on_a_phone() {
     // Nobody listens there, so that deliveries wait.
     let secrets = TempDir::new("page");
+    let receiver = Receiver::start(Box::new(|_, _| Taken::Take));
     let webhook = format!(
         "[[webhook]]\nname = \"app\"\nurl = \"http://127.0.0.1:{}/\"\nsecret_file = {:?}",
         free_port(),
         secrets.file("secret", "a secret of the test's own")
     );
-    let (_sink, daemon) = start(Config::new().table(&webhook));
+    let config = Config::new().table(&webhook).table(&receiver.table("crm", ""));
+    let (_sink, daemon) = start(config);
     let browser = Browser::start();
     // Before anything has happened, too.
     browser.open(&url(&daemon, "/"));
     browser.await_text("#live", "No mail yet");
     let bounced = some_mails(&daemon);
     let message = format!("/message/{}", bounced.queue_id);
+    wait_for("somebody has been told, and somebody has not", SOON, || {
+        let told = daemon.message(&bounced.queue_id)["webhooks"].clone();
+        let has =
+            |state| told.as_array().is_some_and(|all| all.iter().any(|one| one["state"] == state));
+        (has("taken") && has("waiting")).then_some(())
+    });
     let report = daemon.message(&bounced.queue_id)["reports"][0]["id"].as_str().unwrap().to_owned();
     let report = format!("/report/{report}");
     let pictures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/it-page");
@@ -257,8 +266,12 @@ fn every_view_can_be_used_by_everybody_in_both_themes_and_on_a_phone() {
     }
     browser.open(&url(&daemon, "/webhooks"));
     browser.await_text("#live .chip", "failing");
+    browser.look("light", 1200);
     browser.open(&url(&daemon, &message));
-    browser.await_text("#live", "Webhooks");
+    for text in ["Webhooks", "messageBounce", "to crm", "200 in", "taken", "to app", "waiting"] {
+        browser.await_text("#live", text);
+    }
+    assert!(!browser.text("#live").contains("messageFailed"), "somebody got it");
     // By keyboard: the first stop leads past the navigation.
     browser.open(&url(&daemon, "/"));
     browser.press("\u{e004}");
@@ -384,14 +397,6 @@ fn only_who_may_sees_a_page_and_no_other_site_sends_a_form() {
     });
 }
 
-#[test]
-fn the_page_can_be_switched_off() {
-    let (_sink, daemon) = start(Config::new().set("http", "ui", "false"));
-    for path in ["/", "/sign-in", "/page/live.js", "/live"] {
-        assert_eq!(http::get_raw(daemon.http, path, "").0, 404, "{path}");
-    }
-    assert_eq!(daemon.get("/v1/mailboxes").0, 200);
-}
 /// A page of another site; cookies tell that by the host, whatever the port.
 fn elsewhere(html: String) -> String {
     let listener = free_listener();
@@ -481,3 +486,11 @@ fn a_link_from_elsewhere_shows_the_page_and_a_form_from_there_is_refused() {
     browser.await_text("#live", "1 mail waits");
 }
 
+#[test]
+fn the_page_can_be_switched_off() {
+    let (_sink, daemon) = start(Config::new().set("http", "ui", "false"));
+    for path in ["/", "/sign-in", "/page/live.js", "/live"] {
+        assert_eq!(http::get_raw(daemon.http, path, "").0, 404, "{path}");
+    }
+    assert_eq!(daemon.get("/v1/mailboxes").0, 200);
+}

@@ -178,8 +178,8 @@ fn a_dead_endpoint_delays_nobody_and_one_failing_mail_no_other() {
         submit(daemon.smtp, APP, &[&format!("a{number}@dest.test")], &mail("free"));
     }
     alive.wait_for("the others are told", |taken| (taken.len() == 20).then_some(()));
-    let told = alive.taken()[0].json();
-    assert_eq!(told["message"]["messageId"], told["data"]["messageId"], "{told:#}");
+    let body = alive.taken()[0].json();
+    assert_eq!(body["message"]["messageId"], body["data"]["messageId"], "{body:#}");
     let shown = wait_for("the failure is shown", SOON, || {
         let shown = webhook(&daemon, "alive");
         (shown["state"] == "failing").then_some(shown)
@@ -196,6 +196,24 @@ fn a_dead_endpoint_delays_nobody_and_one_failing_mail_no_other() {
         metrics.contains("rebound_webhook_deliveries_total{webhook=\"alive\",result=\"taken\"} 21"),
         "{metrics}"
     );
+    // What will be told of a mail waits, and nothing else: it fails with its last recipient.
+    for (to, want) in [
+        (&["no@dest.test"][..], &["messageBounce", "messageClosed", "messageFailed"][..]),
+        (&["no@dest.test", "yes@dest.test"], &["messageBounce", "messageSent"]),
+    ] {
+        let queued = submit(daemon.smtp, APP, to, &mail("fails"));
+        wait_for("all that will be told waits", SOON, || {
+            let (_, waiting) = told(&daemon, &queued.queue_id);
+            let mut events: Vec<_> =
+                waiting.iter().filter(|one| one["webhook"] == "dead").collect();
+            events.sort_by_key(|one| one["event"].to_string());
+            events
+                .iter()
+                .map(|one| one["event"].as_str().unwrap())
+                .eq(want.iter().copied())
+                .then_some(())
+        });
+    }
 }
 
 #[test]
@@ -278,6 +296,103 @@ fn what_was_given_up_is_listed_and_can_be_had_once_more_and_a_test_says_what_cam
     ] {
         assert_eq!(http::post(daemon.http, path, &bearer).0, want, "{path}");
     }
+}
+
+/// What the timeline of a mail says of webhooks, those that have ended and those that wait.
+fn told(daemon: &Daemon, queue_id: &str) -> (Vec<Value>, Vec<Value>) {
+    let message = daemon.message(queue_id);
+    let all = message["webhooks"].as_array().cloned().unwrap_or_default();
+    all.into_iter().partition(|one| one["state"] != "waiting")
+}
+
+#[test]
+fn a_timeline_says_what_webhooks_were_told_over_kills_of_the_daemon() {
+    let sink = sink();
+    let third = Receiver::start(Box::new(|_, number| match number {
+        0 => Answer::Hang,
+        1 => Answer::Status(503),
+        _ => Answer::Take,
+    }));
+    let never = Receiver::start(Box::new(|_, _| Answer::Status(500)));
+    let only = "events = [\"messageSent\"]\ntimeout_secs = 1";
+    let config = Config::new()
+        .relay(sink.address)
+        .table(&third.table("third", only))
+        .table(&never.table("never", &format!("{only}\nretry_for = \"2s\"")))
+        .table(&never.table("waits", &format!("{only}\nretry_for = \"1h\"")))
+        .table(&third.table("others", &format!("{only}\naccounts = [\"shop\"]")));
+    let mut daemon = Daemon::start(config);
+    let queued = submit(daemon.smtp, APP, &["a@dest.test"], &mail("told"));
+    third.wait_for("it is taken", |taken| (!taken.is_empty()).then_some(()));
+    // Perhaps before this is on disk; then it is taken once more, and recorded once all the same.
+    daemon.kill();
+    daemon.restart();
+    let (ended, waiting) = wait_for("two have ended, one waits", 3 * SOON, || {
+        let (ended, waiting) = told(&daemon, &queued.queue_id);
+        let is_failing = |one: &Value| one["attempts"].as_u64() > Some(1);
+        (ended.len() == 2 && waiting.iter().all(is_failing)).then_some((ended, waiting))
+    });
+    let of = |name: &str| ended.iter().find(|one| one["webhook"] == name).unwrap();
+    let taken = of("third");
+    let id = third.taken()[0].field("webhook-id").to_owned();
+    assert_eq!((&taken["state"], &taken["status"]), (&json!("taken"), &json!(200)), "{taken:#}");
+    assert_eq!((&taken["event"], &taken["id"]), (&json!("messageSent"), &json!(id)), "{taken:#}");
+    assert!(taken["took"].is_u64() && taken["date"].is_string(), "{taken:#}");
+    let given_up = of("never");
+    assert_eq!(given_up["state"], "givenUp", "{given_up:#}");
+    assert_eq!((&given_up["status"], &given_up["error"]), (&json!(500), &json!("500: no!")));
+    assert_eq!(waiting.len(), 1, "nothing waits for a webhook of other accounts: {waiting:#?}");
+    assert_eq!((&waiting[0]["webhook"], &waiting[0]["id"]), (&json!("waits"), &json!(id)));
+    assert!(waiting[0]["nextAttempt"].is_string(), "{waiting:#?}");
+    // What is on disk stays so, and nothing is told again.
+    daemon.terminate();
+    let before = third.deliveries().len();
+    for _ in 0..2 {
+        daemon.restart();
+        assert_eq!(told(&daemon, &queued.queue_id).0, ended);
+        daemon.kill();
+    }
+    assert_eq!(third.deliveries().len(), before);
+    daemon.restart();
+    let (code, text) = daemon.command(&["explain", &queued.queue_id]);
+    assert!(code == 0 && text.contains("messageSent to third: taken after"), "{code}: {text}");
+    // Webhooks are everybody's: who has one account sees nothing of them.
+    let (code, token) = daemon.command(&["token", "add", "own", "--account", "default"]);
+    assert_eq!(code, 0, "{token}");
+    let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+    let path = format!("/v1/messages/{}", queued.queue_id);
+    let (status, _, body) = http::get_raw(daemon.http, &path, &bearer);
+    let shown: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, shown.get("webhooks")), (200, None), "{shown:#}");
+}
+
+#[test]
+fn an_event_that_is_taken_at_the_third_try_says_so_and_what_went_wrong_before() {
+    let sink = sink();
+    let receiver = Receiver::start(Box::new(|_, number| match number {
+        0 | 1 => Answer::Status(503),
+        _ => Answer::Take,
+    }));
+    let config = Config::new().relay(sink.address).table(&receiver.table("app", ""));
+    let daemon = Daemon::start(config);
+    let queued = submit(daemon.smtp, APP, &["a@dest.test"], &mail("third"));
+    let taken =
+        wait_for("it is taken", 3 * SOON, || told(&daemon, &queued.queue_id).0.into_iter().next());
+    assert_eq!((&taken["attempts"], &taken["status"]), (&json!(3), &json!(200)), "{taken:#}");
+    assert_eq!((&taken["state"], &taken["error"]), (&json!("taken"), &json!("503: no!")));
+    // Once more, because somebody wants it so: that is another delivery.
+    let (bearer, _) = admin(&daemon);
+    let path = format!("/v1/webhooks/app/replay?id={}", taken["id"].as_str().unwrap());
+    let (status, answer) = http::post(daemon.http, &path, &bearer);
+    assert_eq!((status, &answer["queued"]), (200, &json!(1)), "{answer}");
+    let path = format!("/v1/messages/{}", queued.queue_id);
+    wait_for("both are shown", SOON, || {
+        let (_, _, body) = http::get_raw(daemon.http, &path, &bearer);
+        let shown: Value = serde_json::from_slice(&body).unwrap();
+        let all = shown["webhooks"].as_array().unwrap();
+        let is_it = |one: &Value| one["id"] == taken["id"] && one["state"] == "taken";
+        (all.len() == 2 && all.iter().all(is_it) && all[1]["attempts"] == 1).then_some(())
+    });
 }
 
 #[test]

@@ -188,6 +188,8 @@ const MAILS: &[Schema] = &[
             may("orders", Shape::List(&Shape::Of("Order")), "What people had done with it"),
             may("meta", META, "Its X-Rebound-Meta-* fields"),
             may("aliasOf", TEXT, "Its own Message-ID, where an alias was asked for"),
+            may("webhooks", Shape::List(&Shape::Of("TimelineDelivery")), "What others were told"),
+            may("moreWebhooks", FLAG, "Whether `webhooks` leaves out what is older"),
             may("otherSubmissions", Shape::List(&Shape::Of("Submission")), "Older ones of the id"),
         ],
     ),

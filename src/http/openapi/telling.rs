@@ -76,6 +76,7 @@ pub(super) const WEBHOOKS: &[Schema] = &[
         "An event on its way to a webhook.",
         &[
             has("id", TEXT, "Names it, for a replay"),
+            may("event", Shape::OneOf(&EVENT_NAMES), "The kind of event"),
             has("state", Shape::OneOf(&["waiting", "failing", "givenUp"]), "How it is doing"),
             may("queueId", TEXT, "The mail that it is about"),
             has("attempts", NUMBER, "How often it was tried"),
@@ -83,6 +84,22 @@ pub(super) const WEBHOOKS: &[Schema] = &[
             may("nextAttempt", TIME, "When it is tried next"),
             may("givenUpAt", TIME, "When it was given up"),
             may("error", TEXT, "Why it has not been taken"),
+        ],
+    ),
+    schema(
+        "TimelineDelivery",
+        "What a webhook was told of a mail, or is to be told.",
+        &[
+            has("webhook", TEXT, "Its name in the settings"),
+            has("id", TEXT, "The event, by its id: the same as `webhook-id` and in /v1/events"),
+            may("event", Shape::OneOf(&EVENT_NAMES), "Its kind"),
+            has("state", Shape::OneOf(&["taken", "givenUp", "waiting"]), "What became of it"),
+            has("attempts", NUMBER, "How often it was tried"),
+            may("date", TIME, "When it was taken or given up"),
+            may("status", NUMBER, "The status of the last answer"),
+            may("took", NUMBER, "Milliseconds of the last attempt"),
+            may("error", TEXT, "What went wrong in the last attempt that failed"),
+            may("nextAttempt", TIME, "When it is tried next"),
         ],
     ),
     schema(

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     ApiError, HttpState, Submissions, answer, by_message_id, by_queue_id, closing, id_in_path,
-    look_up, message_id,
+    look_up, message_id, webhooks_of,
 };
 use crate::http::auth::Caller;
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
@@ -21,6 +21,7 @@ use crate::mail::QueueId;
 use crate::net::shutdown::Shutdown;
 use crate::store::{MessageRecord, Store};
 use crate::view::{self, Closing};
+use crate::webhook::Webhooks;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![Route {
@@ -109,10 +110,17 @@ struct Timeline {
 
 async fn timeline(state: &HttpState, (caller, id): (Caller, String)) -> Result<Timeline, ApiError> {
     let closing = closing(state);
-    look_up(state, move |store| look(store, &caller, &id, closing)).await
+    let webhooks = webhooks_of(state, &caller);
+    let asked = (caller, id);
+    look_up(state, move |store| look(store, &asked, webhooks.as_ref(), closing)).await
 }
 
-fn look(store: &Store, caller: &Caller, id: &str, closing: Closing) -> Result<Timeline, ApiError> {
+fn look(
+    store: &Store,
+    (caller, id): &(Caller, String),
+    webhooks: Option<&Webhooks>,
+    closing: Closing,
+) -> Result<Timeline, ApiError> {
     let by_queue_id = QueueId::parse(id).map(|id| by_queue_id(store, caller, id));
     let Submissions { records, by_alias } = match by_queue_id {
         Some(Ok(record)) => Submissions { records: vec![record], by_alias: false },
@@ -123,7 +131,9 @@ fn look(store: &Store, caller: &Caller, id: &str, closing: Closing) -> Result<Ti
         None => by_message_id(store, caller, &message_id(id)?)?,
     };
     let (newest, others) = records.split_first().ok_or(ApiError::Internal("no submission"))?;
-    let mut shown = view::timeline(newest, by_alias, reports(store, newest)?, closing);
+    let told = webhooks.map(|webhooks| webhooks.about(store, newest)).transpose()?;
+    let reports = reports(store, newest)?;
+    let mut shown = view::timeline(newest, by_alias, reports, told.as_ref(), closing);
     if let Value::Object(map) = &mut shown
         && !others.is_empty()
     {

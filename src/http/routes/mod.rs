@@ -46,6 +46,7 @@ use crate::mail::{MessageId, QueueId, Timestamp};
 use crate::net::listener::network_of;
 use crate::store::{MessageRecord, Missing, Store};
 use crate::view::Closing;
+use crate::webhook::Webhooks;
 pub(super) use events::Streams;
 pub(super) use search::{CAPTURED_BY, categories, faults};
 
@@ -200,6 +201,11 @@ async fn look_up<T: Send + 'static>(
         done
     });
     done.await.unwrap_or(Err(ApiError::Internal("a look-up ended in a panic")))
+}
+
+/// The webhooks, for who may see what they are told: they are everybody's.
+fn webhooks_of(state: &HttpState, caller: &Caller) -> Option<Webhooks> {
+    caller.account().is_none().then(|| state.inner.webhooks.clone())
 }
 
 fn closing(state: &HttpState) -> Closing {

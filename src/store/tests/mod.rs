@@ -3,6 +3,7 @@
 mod basics;
 mod crash;
 mod damage;
+mod deliveries;
 mod faults;
 mod feed;
 mod kept;

@@ -67,6 +67,27 @@ pub fn event_name(what: &Happened) -> Option<&'static str> {
     })
 }
 
+/// Names an event, the same whenever it is told.
+pub fn event_id(event: &Event) -> String {
+    id_at(happened_at(&event.what), event.place)
+}
+
+fn happened_at(what: &Happened) -> Timestamp {
+    match what {
+        Happened::Attempt(attempt) => attempt.ended_at,
+        Happened::Bounce(bounce) => bounce.date,
+        Happened::Report(captured) => captured.captured_at,
+        Happened::Closed(closed) => closed.closed_at,
+        Happened::Canceled(order) => order.at,
+        Happened::Suppressed(submission) => submission.received_at,
+    }
+}
+
+/// When it happened, and its place.
+fn id_at(date: Timestamp, place: u64) -> String {
+    format!("{:012x}{place:08x}", date.as_millis())
+}
+
 /// What is told of an event; `None` where nobody is told anything: of our own notices, and of
 /// a recipient that is given up while others are not (its bounce says so).
 pub(super) fn event(event: &Event, subject: Subject<'_>) -> Option<Told> {
@@ -75,21 +96,18 @@ pub(super) fn event(event: &Event, subject: Subject<'_>) -> Option<Told> {
         return None;
     }
     let name = event_name(&event.what)?;
-    let (date, data) = match &event.what {
-        Happened::Attempt(attempt) => (attempt.ended_at, of_attempt(attempt, subject.message?)?),
-        Happened::Bounce(one) => {
-            (one.date, bounce(one, Some(mail?), Some(&message_headers(mail?))))
-        }
-        Happened::Report(captured) => {
+    let data = match &event.what {
+        Happened::Attempt(attempt) => of_attempt(attempt, subject.message?)?,
+        Happened::Bounce(one) => bounce(one, Some(mail?), Some(&message_headers(mail?))),
+        Happened::Report(_) => {
             let (record, facts) = subject.report?;
-            let data = match name {
+            match name {
                 "messageComplaint" => complaint(record, facts, mail),
                 "autoReply" => auto_reply(record, facts, mail),
                 _ => unmatched(record, facts),
-            };
-            (captured.captured_at, data)
+            }
         }
-        Happened::Closed(one) => (one.closed_at, closed(subject.message?)),
+        Happened::Closed(_) => closed(subject.message?),
         Happened::Canceled(_) | Happened::Suppressed(_) => return None,
     };
     Some(Told {
@@ -97,16 +115,16 @@ pub(super) fn event(event: &Event, subject: Subject<'_>) -> Option<Told> {
         event: name,
         queue_id: mail.map(|mail| mail.queue_id),
         account: mail.map(|mail| mail.account.clone()),
-        date,
+        date: happened_at(&event.what),
         data,
         mail: mail.map(submitted),
     })
 }
 
 impl Told {
-    /// Names it, the same whenever it is told: when it happened, and its place.
+    /// Names it, the same whenever it is told.
     pub fn id(&self) -> String {
-        format!("{:012x}{:08x}", self.date.as_millis(), self.place)
+        id_at(self.date, self.place)
     }
 
     /// What a test of a webhook tells: nothing has happened.
@@ -148,7 +166,7 @@ impl Told {
 
 /// The cursor that leads on behind a place.
 pub fn cursor(place: u64) -> String {
-    format!("{:012x}{place:08x}", 0)
+    id_at(Timestamp::default(), place)
 }
 
 /// The place that a cursor or the id of an event stands for.
@@ -176,8 +194,7 @@ fn of_attempt(attempt: &Attempt, message: &MessageRecord) -> Option<Value> {
     let mail = &message.submission;
     let index = usize::try_from(attempt.recipient).ok()?;
     let recipient = mail.envelope.recipients.get(index)?.address.as_str();
-    let has_failed = matches!(attempt.decision, Decision::Failed | Decision::Expired);
-    if has_failed && !ends_in_failure(attempt, message) {
+    if gave_up(attempt) && !ends_in_failure(attempt, message) {
         return None;
     }
     let is_error = attempt.decision != Decision::Relayed;
@@ -208,9 +225,18 @@ fn of_attempt(attempt: &Attempt, message: &MessageRecord) -> Option<Value> {
     })
 }
 
+/// Whether a mail was given up for all of its recipients; that is told once, of the last.
+pub fn has_failed(message: &MessageRecord) -> bool {
+    let last = message.attempts.iter().rfind(|one| gave_up(one));
+    last.is_some_and(|last| ends_in_failure(last, message))
+}
+
+fn gave_up(attempt: &Attempt) -> bool {
+    matches!(attempt.decision, Decision::Failed | Decision::Expired)
+}
+
 /// Whether this attempt gave up the last recipient of a mail that nobody got.
 fn ends_in_failure(attempt: &Attempt, message: &MessageRecord) -> bool {
-    let gave_up = |one: &Attempt| matches!(one.decision, Decision::Failed | Decision::Expired);
     let is_this =
         |one: &Attempt| (one.recipient, one.number) == (attempt.recipient, attempt.number);
     // What came later does not count, so that the answer is the same whenever it is asked for.

@@ -85,8 +85,10 @@ fn a_mail_fails_once_with_the_last_recipient_that_is_given_up() {
     let message = record(vec![first.clone(), retried.clone(), last.clone()], vec![]);
     let told = told_of_attempt(&last, &message).unwrap();
     assert_eq!((told.event, &told.data["error"]), ("messageFailed", &json!("452 4.2.2 full")));
+    assert!(has_failed(&message));
     let message = record(vec![first.clone(), retried, sent], vec![]);
     assert_eq!(told_of_attempt(&first, &message), None);
+    assert!(!has_failed(&message));
 }
 
 #[test]

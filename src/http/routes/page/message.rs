@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use super::frame::{self, Failed, Frame, Place, fact, time, word};
 use super::{Page, Viewer, queue, text, webhooks};
 use crate::http::query::Query;
-use crate::http::routes::{by_queue_id, closing, look_up, queue_id};
+use crate::http::routes::{by_queue_id, closing, look_up, queue_id, webhooks_of};
 use crate::mail::Timestamp;
 use crate::store::Evidence;
 use crate::store::record::{Attempt, Bounce, CapturedBy, Decision, Origin, ReportId, Submission};
@@ -35,6 +35,7 @@ pub(super) async fn timeline(
     Query::parse(request.uri().query(), &[])?;
     let id = queue_id("id", &id)?;
     let caller = viewer.caller.clone();
+    let webhooks = webhooks_of(&page.http, &caller);
     let found = look_up(&page.http, move |store| {
         let record = by_queue_id(store, &caller, id)?;
         let ids: BTreeSet<ReportId> =
@@ -43,18 +44,18 @@ pub(super) async fn timeline(
         for id in ids.into_iter().take(REPORTS_MAX) {
             reports.extend(store.report(id)?.ok());
         }
-        Ok((record, reports))
+        let told = match webhooks {
+            Some(webhooks) => Some(webhooks.about(store, &record)?)
+                .filter(|told| !(webhooks.is_empty() && told.is_empty())),
+            None => None,
+        };
+        Ok((record, reports, told))
     });
-    let (record, reports) = found.await?;
-    // What others are told of goes to everybody's webhooks.
-    let webhooks = match viewer.caller.account() {
-        None => page.http.inner.webhooks.list(),
-        Some(_) => Vec::new(),
-    };
+    let (record, reports, told) = found.await?;
     let content = html! {
         div #live {
             (shown(&record, &reports, closing(&page.http), &viewer))
-            (webhooks::about(&webhooks, id))
+            @if let Some(told) = &told { (webhooks::about(told)) }
         }
     };
     let title = format!("Message {id}");
@@ -280,7 +281,7 @@ fn link(report: ReportId) -> Markup {
     html! { a href={ "/report/" (report.0) } { code { (report.0) } } }
 }
 
-fn took(span: Duration) -> Markup {
+pub(super) fn took(span: Duration) -> Markup {
     let millis = span.as_millis();
     html! {
         @if millis < 1000 { (millis) " ms" }

@@ -1,18 +1,22 @@
 //! The webhooks, and what they have not delivered.
 
+use std::time::Duration;
+
 use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::frame::{self, Failed, Frame, Place, fact, time};
+use super::message::took;
 use super::{Page, Viewer, text};
 use crate::http::client::encode;
 use crate::http::error::ApiError;
 use crate::http::query::Query;
-use crate::mail::QueueId;
+use crate::mail::Timestamp;
 use crate::store::record::Delivery;
-use crate::view::WebhookStatus;
+use crate::store::{DeliveryEnd, DeliveryEnded};
+use crate::view::{MailTold, WebhookStatus};
 
 /// `GET /webhooks`
 pub(super) async fn list(
@@ -47,30 +51,79 @@ pub(super) async fn enable(
     Ok(Redirect::to("/webhooks").into_response())
 }
 
-/// What webhooks have not delivered about one mail.
-pub(super) fn about(webhooks: &[WebhookStatus], mail: QueueId) -> Markup {
-    let is_about = |delivery: &&Delivery| delivery.queue_id == Some(mail);
-    let found: Vec<(&str, Vec<&Delivery>, Vec<&Delivery>)> = webhooks
-        .iter()
-        .map(|webhook| {
-            let cursor = &webhook.cursor;
-            let waiting = cursor.waiting.iter().filter(is_about).collect();
-            (webhook.name.as_str(), waiting, cursor.given_up.iter().filter(is_about).collect())
-        })
-        .collect();
-    let all_told = found.iter().all(|(_, waiting, lost)| waiting.is_empty() && lost.is_empty());
+/// What webhooks were told of one mail, and what they are still to be told.
+pub(super) fn about(told: &MailTold) -> Markup {
     html! {
-        @if !webhooks.is_empty() {
-            section.panel {
-                h2 { "Webhooks" }
-                @if all_told { p.faint { "Nothing about this mail waits to be told." } }
-                @for (name, waiting, given_up) in &found {
-                    @if !waiting.is_empty() || !given_up.is_empty() {
-                        h3 { (text::address(name)) }
-                        (deliveries(given_up, waiting))
+        section.panel {
+            h2 { "Webhooks" }
+            @if told.is_empty() { p.faint { "Nobody has been told of this mail." } }
+            @else {
+                table {
+                    caption.unseen { "What webhooks were told of this mail, oldest first" }
+                    thead {
+                        tr {
+                            th scope="col" { "Event" }
+                            th.extra scope="col" { "Attempts" }
+                            th.extra scope="col" { "Answer" }
+                            th.extra scope="col" { "When" }
+                            th scope="col" { "State" }
+                        }
+                    }
+                    tbody {
+                        @for one in &told.ended { (ended(one)) }
+                        @for (webhook, one) in &told.waiting { (waiting(webhook, one)) }
                     }
                 }
             }
+            @if told.has_more { p.faint { "There are more than are shown here." } }
+        }
+    }
+}
+
+fn ended(ended: &DeliveryEnded) -> Markup {
+    let (health, state) = match ended.end {
+        DeliveryEnd::Taken => ("delivered", "taken"),
+        DeliveryEnd::GivenUp => ("failed", "given up"),
+    };
+    html! {
+        tr {
+            (event(&ended.event, &ended.webhook, &ended.error, Some(ended.ended_at)))
+            td.extra { (ended.attempts) }
+            td.extra.nowrap {
+                @match ended.status { Some(status) => (status), None => "none" }
+                @if let Some(millis) = ended.took_millis {
+                    " in " (took(Duration::from_millis(millis)))
+                }
+            }
+            td.extra.nowrap { (time(ended.ended_at)) }
+            td.chips { span.chip.(health) { (state) } }
+        }
+    }
+}
+
+fn waiting(webhook: &str, waiting: &Delivery) -> Markup {
+    let is_failing = waiting.attempts > 0;
+    html! {
+        tr {
+            (event(&waiting.event, webhook, &waiting.error, None))
+            td.extra { (waiting.attempts) }
+            td.extra {}
+            td.extra.nowrap { @if is_failing { "next " (time(waiting.next_attempt)) } }
+            td.chips { span.chip.(if is_failing { "deferred" } else { "queued" }) { "waiting" } }
+        }
+    }
+}
+
+/// The name of a row: which event, for whom, and what went wrong last.
+fn event(event: &str, webhook: &str, error: &str, at: Option<Timestamp>) -> Markup {
+    html! {
+        th scope="row" {
+            (if event.is_empty() { "an event" } else { event })
+            span.under { "to " (text::address(webhook)) }
+            @if !error.is_empty() {
+                span.under { "last error: " (text::words(error, ERROR_CHARS_MAX)) }
+            }
+            @if let Some(at) = at { span.under.narrow { (time(at)) } }
         }
     }
 }
@@ -143,6 +196,7 @@ fn deliveries(given_up: &[&Delivery], waiting: &[&Delivery]) -> Markup {
                                     }
                                     None => "no mail",
                                 }
+                                @if !one.event.is_empty() { span.under { (one.event) } }
                             }
                             td { (one.attempts) }
                             td.extra {
