@@ -23,7 +23,9 @@ use recipient::AttemptsAs;
 pub use report::{report, report_summary};
 pub use suppression::{SUPPRESSION_COLUMNS, suppression, suppression_cells};
 pub use tell::Teller;
-pub use webhook::{MailTold, WebhookStatus, delivery_id, webhook, webhook_deliveries};
+pub use webhook::{
+    MailTold, WaitingDelivery, WebhookStatus, delivery_id, webhook, webhook_deliveries,
+};
 
 /// When a quiet mail is closed.
 #[derive(Clone, Copy, Debug)]

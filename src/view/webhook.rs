@@ -35,10 +35,21 @@ pub struct WebhookStatus {
 pub struct MailTold {
     /// What was taken or given up, oldest first.
     pub ended: Vec<Arc<DeliveryEnded>>,
-    /// What waits, with the name of the webhook; of each the oldest event first.
-    pub waiting: Vec<(String, Delivery)>,
+    /// What waits, of each webhook the oldest event first.
+    pub waiting: Vec<WaitingDelivery>,
     /// Whether there is more of either than this.
     pub has_more: bool,
+}
+
+/// A delivery that waits.
+#[derive(Clone, Debug)]
+pub struct WaitingDelivery {
+    /// The name of the webhook.
+    pub webhook: String,
+    /// Whether nothing is sent to it until somebody enables it.
+    pub is_disabled: bool,
+    /// The delivery.
+    pub delivery: Delivery,
 }
 
 impl MailTold {
@@ -120,7 +131,7 @@ fn delivery(delivery: &Delivery, state: &str) -> Value {
 /// The value of `webhooks` in a timeline; absent where there is none.
 pub(super) fn told(told: &MailTold) -> Option<Vec<Value>> {
     let ended = told.ended.iter().map(|one| ended(one));
-    let waiting = told.waiting.iter().map(|(webhook, one)| waiting(webhook, one));
+    let waiting = told.waiting.iter().map(waiting);
     (!told.is_empty()).then(|| ended.chain(waiting).collect())
 }
 
@@ -138,15 +149,16 @@ fn ended(ended: &DeliveryEnded) -> Value {
     }
 }
 
-fn waiting(webhook: &str, delivery: &Delivery) -> Value {
+fn waiting(waiting: &WaitingDelivery) -> Value {
+    let delivery = &waiting.delivery;
     object! {
-        "webhook": webhook,
+        "webhook": &waiting.webhook,
         "id": delivery_id(delivery),
         "event": name_of(&delivery.event),
         "state": "waiting",
         "attempts": delivery.attempts,
         "error": Some(&delivery.error).filter(|error| !error.is_empty()),
-        "nextAttempt": delivery.next_attempt.rfc3339(),
+        "nextAttempt": (!waiting.is_disabled).then(|| delivery.next_attempt.rfc3339()),
     }
 }
 
@@ -181,7 +193,7 @@ mod tests {
         }
     }
 
-    fn waits(event_id: &str, event: &str) -> (String, Delivery) {
+    fn waits(event_id: &str, event: &str) -> WaitingDelivery {
         let delivery = Delivery {
             place: 9,
             queue_id: Some(queue_id()),
@@ -192,7 +204,7 @@ mod tests {
             next_attempt: NOW.plus(Duration::from_secs(10)),
             error: String::new(),
         };
-        ("app".to_owned(), delivery)
+        WaitingDelivery { webhook: "app".to_owned(), is_disabled: event.is_empty(), delivery }
     }
 
     #[test]
@@ -204,7 +216,7 @@ mod tests {
             error: "connection refused".to_owned(),
             ..taken()
         };
-        // The second as an older version wrote it.
+        // The second as an older version wrote it, for a webhook that is disabled.
         let waiting = vec![waits("0183cc1ab07400000009", "messageBounce"), waits("", "")];
         let told = MailTold { ended: vec![taken().into(), lost.into()], waiting, has_more: true };
         let shown = timeline(&record(vec![], vec![]), false, vec![], Some(&told), WEEK);
@@ -244,8 +256,7 @@ mod tests {
                     "webhook": "app",
                     "id": "00000000000000000009",
                     "state": "waiting",
-                    "attempts": 0,
-                    "nextAttempt": "2022-10-12T12:10:50.980Z"
+                    "attempts": 0
                 }
             ])
             .to_string()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Webhooks, locked};
 use crate::store::record::{Delivery, Origin};
 use crate::store::{DeliveryEnded, MessageRecord, Store, StoreError};
-use crate::view::{self, MailTold};
+use crate::view::{self, MailTold, WaitingDelivery};
 
 impl Webhooks {
     /// What of a mail was told, and what waits. Reads the store, so it may block.
@@ -24,11 +24,11 @@ impl Webhooks {
         }
         ended.sort_by_key(|one| one.ended_at);
         // What has ended meanwhile does not wait; what was taken before and is told once more does.
-        waiting.retain(|(webhook, delivery)| {
+        waiting.retain(|waiting| {
             let is_end = |one: &Arc<DeliveryEnded>| {
-                one.ended_at >= delivery.first_attempt
-                    && one.webhook == *webhook
-                    && one.event_id == view::delivery_id(delivery)
+                one.ended_at >= waiting.delivery.first_attempt
+                    && one.webhook == waiting.webhook
+                    && one.event_id == view::delivery_id(&waiting.delivery)
             };
             !ended.iter().any(is_end)
         });
@@ -40,8 +40,8 @@ impl Webhooks {
     }
 
     /// What the outboxes have about a mail: deliveries that have ended and are not written yet,
-    /// and those that wait, with the name of the webhook.
-    fn held(&self, mail: &MessageRecord) -> (Vec<DeliveryEnded>, Vec<(String, Delivery)>) {
+    /// and those that wait.
+    fn held(&self, mail: &MessageRecord) -> (Vec<DeliveryEnded>, Vec<WaitingDelivery>) {
         let submission = &mail.submission;
         let mut ended = Vec::new();
         let mut waiting = Vec::new();
@@ -51,9 +51,12 @@ impl Webhooks {
             ended.extend(found.cloned());
             let accounts = &known.settings.accounts;
             if accounts.is_empty() || accounts.contains(&submission.account) {
-                let name = &known.settings.name;
                 let found = to_be_told(&outbox.cursor().waiting, mail).into_iter();
-                waiting.extend(found.map(|one| (name.clone(), one)));
+                waiting.extend(found.map(|delivery| WaitingDelivery {
+                    webhook: known.settings.name.clone(),
+                    is_disabled: outbox.is_disabled(),
+                    delivery,
+                }));
             }
         }
         (ended, waiting)

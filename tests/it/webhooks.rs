@@ -231,6 +231,8 @@ fn one_that_is_gone_stays_so_over_a_restart_until_it_is_enabled_and_then_hears_e
     daemon.terminate();
     daemon.restart();
     assert!(is_disabled(&daemon).is_some());
+    let (_, waiting) = told(&daemon, &first.queue_id);
+    assert_eq!((waiting.len(), waiting[0].get("nextAttempt")), (1, None), "{waiting:#?}");
     let second = submit(daemon.smtp, APP, &["b@dest.test"], &mail("second"));
     daemon.await_states(&second.queue_id, &["relayed"]);
     assert_eq!(receiver.deliveries().len(), 1);

@@ -99,7 +99,7 @@ pub(super) const WEBHOOKS: &[Schema] = &[
             may("status", NUMBER, "The status of the last answer"),
             may("took", NUMBER, "Milliseconds of the last attempt"),
             may("error", TEXT, "What went wrong in the last attempt that failed"),
-            may("nextAttempt", TIME, "When it is tried next"),
+            may("nextAttempt", TIME, "When it is tried next; not while the webhook is disabled"),
         ],
     ),
     schema(

@@ -165,8 +165,9 @@ const TIMELINE: Operation = Operation {
     id: "getMessage",
     path: "/v1/messages/{id}",
     group: "Messages",
-    about: "Everything that is known of a mail: every attempt, bounce and report. The id is a \
-            Message-ID, with or without <>, or a queue id.",
+    about: "Everything that is known of a mail: every attempt, bounce and report, and what \
+            webhooks were told, which tokens of one account do not see. The id is a Message-ID, \
+            with or without <>, or a queue id.",
     answers: &[Answer::ok("The timeline of the mail", &[Content::json("Timeline")])],
     ..Operation::GET
 };

@@ -16,7 +16,7 @@ use crate::http::query::Query;
 use crate::mail::Timestamp;
 use crate::store::record::Delivery;
 use crate::store::{DeliveryEnd, DeliveryEnded};
-use crate::view::{MailTold, WebhookStatus};
+use crate::view::{MailTold, WaitingDelivery, WebhookStatus};
 
 /// `GET /webhooks`
 pub(super) async fn list(
@@ -71,7 +71,7 @@ pub(super) fn about(told: &MailTold) -> Markup {
                     }
                     tbody {
                         @for one in &told.ended { (ended(one)) }
-                        @for (webhook, one) in &told.waiting { (waiting(webhook, one)) }
+                        @for one in &told.waiting { (waiting(one)) }
                     }
                 }
             }
@@ -101,14 +101,18 @@ fn ended(ended: &DeliveryEnded) -> Markup {
     }
 }
 
-fn waiting(webhook: &str, waiting: &Delivery) -> Markup {
-    let is_failing = waiting.attempts > 0;
+fn waiting(waiting: &WaitingDelivery) -> Markup {
+    let WaitingDelivery { webhook, is_disabled, delivery } = waiting;
+    let is_failing = delivery.attempts > 0;
     html! {
         tr {
-            (event(&waiting.event, webhook, &waiting.error, None))
-            td.extra { (waiting.attempts) }
+            (event(&delivery.event, webhook, &delivery.error, None))
+            td.extra { (delivery.attempts) }
             td.extra {}
-            td.extra.nowrap { @if is_failing { "next " (time(waiting.next_attempt)) } }
+            td.extra.nowrap {
+                @if *is_disabled { "disabled" }
+                @else if is_failing { "next " (time(delivery.next_attempt)) }
+            }
             td.chips { span.chip.(if is_failing { "deferred" } else { "queued" }) { "waiting" } }
         }
     }
