@@ -92,11 +92,14 @@ pub fn webhook(status: &WebhookStatus) -> Value {
 /// are new, `givenUp` can be replayed.
 pub fn webhook_deliveries(status: &WebhookStatus) -> Value {
     let mut shown = webhook(status);
-    let waiting = status
-        .cursor
-        .waiting
-        .iter()
-        .map(|one| delivery(one, if one.attempts > 0 { "failing" } else { "waiting" }));
+    let is_disabled = status.cursor.disabled.is_some();
+    let waiting = status.cursor.waiting.iter().map(|one| {
+        let mut shown = delivery(one, if one.attempts > 0 { "failing" } else { "waiting" });
+        if let Value::Object(map) = &mut shown {
+            put(map, "nextAttempt", (!is_disabled).then(|| one.next_attempt.rfc3339()));
+        }
+        shown
+    });
     let given_up = status.cursor.given_up.iter().map(|one| delivery(one, "givenUp"));
     if let Value::Object(map) = &mut shown {
         put(map, "deliveries", given_up.chain(waiting).collect::<Vec<Value>>());
@@ -122,7 +125,6 @@ fn delivery(delivery: &Delivery, state: &str) -> Value {
         "queueId": delivery.queue_id,
         "attempts": delivery.attempts,
         "firstAttempt": Some(delivery.first_attempt.rfc3339()).filter(|_date| has_tried),
-        "nextAttempt": Some(delivery.next_attempt.rfc3339()).filter(|_date| state != "givenUp"),
         "givenUpAt": Some(delivery.next_attempt.rfc3339()).filter(|_date| state == "givenUp"),
         "error": Some(&delivery.error).filter(|error| !error.is_empty()),
     }

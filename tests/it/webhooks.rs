@@ -227,7 +227,9 @@ fn one_that_is_gone_stays_so_over_a_restart_until_it_is_enabled_and_then_hears_e
         let shown = webhook(daemon, "app");
         (shown["state"] == "disabled").then_some(shown)
     };
-    wait_for("it is disabled", SOON, || is_disabled(&daemon));
+    let shown = wait_for("it is disabled", SOON, || is_disabled(&daemon));
+    let waits = &shown["deliveries"][0];
+    assert!(waits["state"] == "waiting" && waits.get("nextAttempt").is_none(), "{shown:#}");
     daemon.terminate();
     daemon.restart();
     assert!(is_disabled(&daemon).is_some());
