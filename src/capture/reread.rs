@@ -87,6 +87,9 @@ impl Capture {
             read.matched.into_iter().filter(|queue_id| !was.contains(queue_id)).collect();
         let is_same_verdict = captured.verdict == facts.verdict;
         if is_same_verdict && newly_matched.is_empty() && changes.is_empty() {
+            if mode == Mode::Apply {
+                self.name_accounts(captured, &self.inner.store.bounces_of_report(id)?)?;
+            }
             return Ok(None);
         }
         let mut difference = Difference {
@@ -114,6 +117,22 @@ impl Capture {
             difference.ticket = Some(self.inner.store.commit(batch)?);
         }
         Ok(Some(difference))
+    }
+
+    /// Records whose mails a report brought bounces of, where an older version has not.
+    fn name_accounts(
+        &self,
+        captured: ReportCaptured,
+        recorded: &[Bounce],
+    ) -> Result<(), StoreError> {
+        let bounced_accounts = self.owners(recorded)?.all();
+        if captured.bounced_accounts.is_superset(&bounced_accounts) {
+            return Ok(());
+        }
+        let mark = ReportCaptured { bounced_accounts, reread: true, ..captured };
+        // Losing this write means reading it once more.
+        drop(self.inner.store.commit(Batch { report: Some(mark), ..Batch::default() })?);
+        Ok(())
     }
 }
 
@@ -317,6 +336,26 @@ mod tests {
         assert_eq!((mark.verdict, mark.matched), (Verdict::Bounce, vec![id(1)]));
         assert_eq!(store.store.owed_forwards(10), []);
         assert!(reread(&capture, REPORT, Mode::Apply).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn whose_bounces_a_report_brought_is_recorded_where_an_older_version_has_not() {
+        let clock = Clock::manual(NOW);
+        let store = TestStore::open(&clock);
+        let capture = capture(&store, &clock, "");
+        store.accept(submission(id(1), &[A, B])).await;
+        let raw = dsn("", &[(B, "failed")], RETURNED);
+        store.accept_report(ReportReceived { id: REPORT, ..report(&raw) }).await;
+        let captured = capture.report(REPORT).unwrap();
+        let older = ReportCaptured { bounced_accounts: Default::default(), ..captured.clone() };
+        let batch = Batch { report: Some(older.clone()), ..Batch::default() };
+        store.store.commit(batch).unwrap().synced().await.unwrap();
+        let mark = || store.store.report(REPORT).unwrap().unwrap().captured.unwrap();
+        assert!(reread(&capture, REPORT, Mode::Show).await.is_none());
+        assert_eq!(mark(), older);
+        assert!(reread(&capture, REPORT, Mode::Apply).await.is_none(), "it says what it said");
+        assert_eq!(mark(), ReportCaptured { reread: true, ..captured });
+        assert_eq!(store.store.bounced("default", None, 10).unwrap(), [REPORT]);
     }
 
     #[tokio::test]

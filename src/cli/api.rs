@@ -114,8 +114,17 @@ fn answered(asked: Result<(u16, Value), ClientError>) -> Result<Value, ApiError>
     if status == 200 {
         return Ok(answer);
     }
-    let message = answer.get("message").and_then(Value::as_str).unwrap_or("no reason");
-    Err(ApiError::PeerAnswer { status, message: message.to_owned() })
+    Err(ApiError::PeerAnswer { status, message: why(&answer) })
+}
+
+/// What an answer says is wrong: of every field, where it names some.
+fn why(answer: &Value) -> String {
+    let fields = list(answer, "/fields").iter();
+    let fields: Vec<&str> = fields.filter_map(|field| field.get("message")?.as_str()).collect();
+    if !fields.is_empty() {
+        return fields.join("; ");
+    }
+    answer.get("message").and_then(Value::as_str).unwrap_or("no reason").to_owned()
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, ApiError> {

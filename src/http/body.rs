@@ -18,6 +18,8 @@ pub(super) struct BodyLimits {
     pub(super) bytes_max: u64,
     /// How long all of it may take.
     pub(super) timeout: Duration,
+    /// The setting that says how many octets.
+    pub(super) setting: &'static str,
 }
 
 /// A whole body.
@@ -35,6 +37,7 @@ impl BodyLimits {
         Self {
             bytes_max: settings.request_bytes_max,
             timeout: Duration::from_secs(settings.request_timeout_secs),
+            setting: "http.request_bytes_max",
         }
     }
 }
@@ -80,16 +83,16 @@ pub(super) async fn read_one_of(
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if length.and_then(|text| text.parse::<u64>().ok()).is_some_and(|len| len > limits.bytes_max) {
-        return Err(too_large(limits.bytes_max));
+        return Err(too_large(limits));
     }
     let late = |_elapsed| {
         let message = "The body did not come in time".to_owned();
         Err(ApiError::refused(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message))
     };
-    timeout(limits.timeout, read(body, memory, limits.bytes_max)).await.unwrap_or_else(late)
+    timeout(limits.timeout, read(body, memory, limits)).await.unwrap_or_else(late)
 }
 
-async fn read(mut body: Body, memory: &Memory, bytes_max: u64) -> Result<Whole, ApiError> {
+async fn read(mut body: Body, memory: &Memory, limits: BodyLimits) -> Result<Whole, ApiError> {
     let mut whole = Whole { octets: Vec::new(), share: memory.share() };
     while let Some(frame) = body.frame().await {
         let broken = |_error| {
@@ -99,8 +102,8 @@ async fn read(mut body: Body, memory: &Memory, bytes_max: u64) -> Result<Whole, 
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         let more = u64::try_from(data.len()).unwrap_or(u64::MAX);
         let len = u64::try_from(whole.octets.len()).unwrap_or(u64::MAX);
-        if len.saturating_add(more) > bytes_max {
-            return Err(too_large(bytes_max));
+        if len.saturating_add(more) > limits.bytes_max {
+            return Err(too_large(limits));
         }
         if !whole.share.grow(more.saturating_mul(COPIES), MEMORY_BYTES_MAX) {
             return Err(ApiError::Busy);
@@ -110,8 +113,9 @@ async fn read(mut body: Body, memory: &Memory, bytes_max: u64) -> Result<Whole, 
     Ok(whole)
 }
 
-fn too_large(bytes_max: u64) -> ApiError {
-    let message = format!("The body is larger than {bytes_max} octets (http.request_bytes_max)");
+fn too_large(limits: BodyLimits) -> ApiError {
+    let BodyLimits { bytes_max, setting, .. } = limits;
+    let message = format!("The body is larger than {bytes_max} octets ({setting})");
     ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "BodyTooLarge", message)
 }
 
@@ -127,7 +131,8 @@ const MEMORY_BYTES_MAX: u64 = 512 << 20;
 mod tests {
     use super::*;
 
-    const LIMITS: BodyLimits = BodyLimits { bytes_max: 10, timeout: Duration::from_millis(50) };
+    const LIMITS: BodyLimits =
+        BodyLimits { bytes_max: 10, timeout: Duration::from_millis(50), setting: "a.b" };
 
     fn headers(content_type: &'static str) -> HeaderMap {
         [(header::CONTENT_TYPE, content_type.parse().unwrap())].into_iter().collect()

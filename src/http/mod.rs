@@ -14,6 +14,7 @@ pub mod error;
 mod openapi;
 mod operation;
 mod paced;
+mod path;
 mod query;
 mod rates;
 mod routes;

@@ -125,7 +125,7 @@ pub(super) enum Shape {
     /// A schema by its name.
     Of(&'static str),
     /// One of several schemas, by their names.
-    OneOfThese(&'static [&'static str]),
+    AnyOf(&'static [&'static str]),
     /// Values of one shape.
     List(&'static Shape),
     /// Values of one shape by names that are not known before.

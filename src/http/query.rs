@@ -6,20 +6,22 @@
 use hyper::Uri;
 
 use super::error::{ApiError, Field};
-use super::operation::Operation;
+use super::operation::{Operation, Parameter, Shape};
 pub(super) use crate::net::web::decode;
 
 /// The parameters of a query.
 #[derive(Debug, Default)]
 pub(super) struct Query {
     pairs: Vec<(String, String)>,
+    /// What the operation says of them; nothing for the page, which has none.
+    parameters: &'static [Parameter],
 }
 
 impl Query {
     /// Reads the query of a request, which may have what the operation tells of.
     pub(super) fn of(uri: &Uri, operation: &Operation) -> Result<Self, ApiError> {
         let keys: Vec<&str> = operation.query.iter().map(|parameter| parameter.name).collect();
-        Self::parse(uri.query(), &keys)
+        Ok(Self { parameters: operation.query, ..Self::parse(uri.query(), &keys)? })
     }
 
     /// Reads the query of a request, which may have these `keys` and `access_token`.
@@ -42,7 +44,11 @@ impl Query {
                 refuse("is not percent-encoded UTF-8");
             }
         }
-        if wrong.is_empty() { Ok(Self { pairs }) } else { Err(ApiError::Input(wrong)) }
+        if wrong.is_empty() {
+            Ok(Self { pairs, parameters: &[] })
+        } else {
+            Err(ApiError::Input(wrong))
+        }
     }
 
     /// The value of a key.
@@ -63,8 +69,19 @@ impl Query {
         key: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, ApiError> {
-        let wrong = || ApiError::field(key, format!("\"{key}\" is none of its words"));
+        let wrong = || ApiError::field(key, self.expected(key));
         self.value(key).map(|text| parse(text).ok_or_else(wrong)).transpose()
+    }
+
+    fn expected(&self, key: &str) -> String {
+        let shape = self.parameters.iter().find(|one| one.name == key).map(|one| one.shape);
+        match shape {
+            Some(Shape::OneOf(words)) => format!("\"{key}\" must be one of {}", words.join(", ")),
+            Some(Shape::Words(words)) => {
+                format!("\"{key}\" must be one of {}", words().join(", "))
+            }
+            _ => format!("\"{key}\" has no such value"),
+        }
     }
 
     /// Whether `key` is given, which must be as `true`.

@@ -376,18 +376,18 @@ impl Archive {
             self.tables.reset(day)?;
             self.known_days().insert(day);
         }
-        let inserted = match self.tables.apply(day, rows) {
+        let _writing = self.notes.writing(day);
+        match self.tables.apply(day, rows) {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::error!(day, %error, "the index of a day is broken");
                 self.rebuild(writers, &BTreeSet::from([day]))
             }
-        };
-        self.notes.written(day);
-        inserted
+        }
     }
 
     /// Makes the indexes of these days anew, from all that was logged since the first of them.
+    /// Who asks meanwhile waits or is refused, and afterwards they say what they said before.
     fn rebuild(&self, _writers: &Writers, days: &BTreeSet<u32>) -> Result<(), StoreError> {
         let Some(first) = days.first() else { return Ok(()) };
         tracing::warn!(?days, "rebuilding the index");
@@ -491,7 +491,7 @@ impl Archive {
         self.days.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the events of the days end.
+    /// What was found out about days.
     pub(super) fn notes(&self) -> &DayNotes {
         &self.notes
     }

@@ -1,14 +1,32 @@
-//! What an account has, newest first, and how much of it there is: its mails, and the reports
-//! that brought bounces of them.
+//! Lists, newest first: the mails of an account and the reports that brought bounces of them, and
+//! how many there are; all reports, and those that match nothing.
 
 use std::collections::BTreeSet;
 
 use super::StoreError;
 use super::archive::Archive;
-use super::keys;
+use super::keys::{self, ReportPart};
 use super::record::ReportId;
 use super::shared::Shared;
 use crate::mail::QueueId;
+
+/// What is listed: an id that begins with the time.
+trait Id: Copy + Ord {
+    /// The day in which it lies.
+    fn day(self) -> u32;
+}
+
+impl Id for QueueId {
+    fn day(self) -> u32 {
+        self.time().day()
+    }
+}
+
+impl Id for ReportId {
+    fn day(self) -> u32 {
+        self.0.time().day()
+    }
+}
 
 impl Shared {
     /// The mails of an account, or of all, newest first, those before `before` only.
@@ -45,6 +63,39 @@ impl Shared {
         self.counted(&keys::account_report_prefix(account), key)
     }
 
+    /// All reports, captured or not, newest first, those before `before` only.
+    pub(super) fn reports(
+        &self,
+        before: Option<ReportId>,
+        max: usize,
+    ) -> Result<Vec<ReportId>, StoreError> {
+        let pending = self.core().pending.arrived();
+        let end = before.map(|before| keys::report_key(before, ReportPart::Received));
+        // Each report has up to two rows.
+        let rows_max = max.saturating_mul(2);
+        self.newest(pending, before, max, |day| {
+            let rows =
+                self.archive.scan_back(day, &keys::report_prefix(), end.as_deref(), rows_max)?;
+            let received = |(key, _): &(Vec<u8>, _)| keys::report_of(key, ReportPart::Received);
+            Ok(rows.iter().filter_map(received).collect())
+        })
+    }
+
+    /// Reports that match nothing, likewise.
+    pub(super) fn unmatched_reports(
+        &self,
+        before: Option<ReportId>,
+        max: usize,
+    ) -> Result<Vec<ReportId>, StoreError> {
+        let pending = self.core().pending.unmatched();
+        let after = before.map(keys::unmatched_key);
+        self.newest(pending, before, max, |day| {
+            let prefix = keys::unmatched_prefix();
+            let rows = self.archive.scan(day, &prefix, after.as_deref(), max)?;
+            Ok(rows.iter().filter_map(|(key, _)| keys::inverted_id_of(key)).map(ReportId).collect())
+        })
+    }
+
     /// The ids in names with a prefix, newest first: those before the id and the name `before`.
     fn listed(
         &self,
@@ -53,22 +104,36 @@ impl Shared {
         max: usize,
     ) -> Result<Vec<QueueId>, StoreError> {
         let (before, after) = before.unzip();
-        let is_before = |id: &QueueId| before.is_none_or(|before| *id < before);
-        // Pending first: what leaves it is in the index by then.
         let pending = self.core().pending.by_name(prefix);
-        let mut found: BTreeSet<QueueId> = pending.into_iter().filter(is_before).collect();
+        self.newest(pending, before, max, |day| {
+            let rows = self.archive.scan(day, prefix, after.as_deref(), max)?;
+            Ok(rows.iter().filter_map(|(key, _)| keys::inverted_id_of(key)).collect())
+        })
+    }
+
+    /// The newest `max` of what is pending and of what the days have, those before `before` only.
+    /// What is pending is to be asked for first: what leaves it is in the index by then.
+    fn newest<I: Id>(
+        &self,
+        pending: Vec<I>,
+        before: Option<I>,
+        max: usize,
+        of_day: impl Fn(u32) -> Result<Vec<I>, StoreError>,
+    ) -> Result<Vec<I>, StoreError> {
+        let is_before = |id: &I| before.is_none_or(|before| *id < before);
+        let mut found: BTreeSet<I> = pending.into_iter().filter(is_before).collect();
         let mut from_days = 0_usize;
         for day in self.archive.days() {
             if from_days >= max {
                 break;
             }
             // A day after that of `before` has nothing before it.
-            if before.is_some_and(|before| day > before.time().day()) {
+            if before.is_some_and(|before| day > before.day()) {
                 continue;
             }
-            let rows = self.archive.scan(day, prefix, after.as_deref(), max)?;
-            from_days = from_days.saturating_add(rows.len());
-            found.extend(rows.iter().filter_map(|(key, _)| keys::inverted_id_of(key)));
+            let ids = of_day(day)?;
+            from_days = from_days.saturating_add(ids.len());
+            found.extend(ids);
         }
         Ok(found.into_iter().rev().take(max).collect())
     }

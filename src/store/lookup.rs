@@ -170,60 +170,6 @@ impl Shared {
         Ok(bounces.bounces)
     }
 
-    pub(super) fn unmatched_reports(
-        &self,
-        before: Option<ReportId>,
-        max: usize,
-    ) -> Result<Vec<ReportId>, StoreError> {
-        let is_before = |id: &ReportId| before.is_none_or(|before| *id < before);
-        let mut found: BTreeSet<ReportId> = {
-            let core = self.core();
-            let marks = core.pending.marks().filter(|mark| mark.is_unmatched());
-            marks.map(|mark| mark.id).filter(is_before).collect()
-        };
-        let after = before.map(keys::unmatched_key);
-        let mut from_days = 0;
-        for day in self.archive.days() {
-            if from_days >= max {
-                break;
-            }
-            let prefix = keys::unmatched_prefix();
-            let rows = self.archive.scan(day, &prefix, after.as_deref(), max)?;
-            from_days = from_days.saturating_add(rows.len());
-            found
-                .extend(rows.iter().filter_map(|(key, _)| keys::inverted_id_of(key)).map(ReportId));
-        }
-        Ok(found.into_iter().rev().take(max).collect())
-    }
-
-    /// All reports, captured or not, newest first, before `before`.
-    pub(super) fn reports(
-        &self,
-        before: Option<ReportId>,
-        max: usize,
-    ) -> Result<Vec<ReportId>, StoreError> {
-        let is_before = |id: &ReportId| before.is_none_or(|before| *id < before);
-        let mut found: BTreeSet<ReportId> =
-            self.core().pending.arrived().filter(is_before).collect();
-        let end = before.map(|before| keys::report_key(before, ReportPart::Received));
-        let mut from_days: usize = 0;
-        for day in self.archive.days() {
-            if from_days >= max {
-                break;
-            }
-            // Each report has up to two rows.
-            let rows = max.saturating_mul(2);
-            let rows = self.archive.scan_back(day, &keys::report_prefix(), end.as_deref(), rows)?;
-            let ids: BTreeSet<ReportId> = rows
-                .iter()
-                .filter_map(|(key, _)| keys::report_of(key, ReportPart::Received))
-                .collect();
-            from_days = from_days.saturating_add(ids.len());
-            found.extend(ids);
-        }
-        Ok(found.into_iter().rev().take(max).collect())
-    }
-
     /// Captured reports that arrived at `from` or later, behind `after`, oldest first.
     pub(super) fn captured_reports(
         &self,

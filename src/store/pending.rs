@@ -173,9 +173,14 @@ impl Pending {
     }
 
     /// Pending reports, oldest first.
-    pub(super) fn arrived(&self) -> impl Iterator<Item = ReportId> {
+    pub(super) fn arrived(&self) -> Vec<ReportId> {
         let arrived = self.reports.iter().filter(|(_, report)| report.received.is_some());
-        arrived.map(|(id, _)| *id)
+        arrived.map(|(id, _)| *id).collect()
+    }
+
+    /// Pending reports that match nothing, oldest first.
+    pub(super) fn unmatched(&self) -> Vec<ReportId> {
+        self.marks().filter(|mark| mark.is_unmatched()).map(|mark| mark.id).collect()
     }
 
     /// Pending marks of captured reports.

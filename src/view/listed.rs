@@ -47,7 +47,10 @@ pub fn listed_report(record: &ReportRecord) -> Value {
     if let Value::Object(map) = &mut entry {
         put(map, "date", received.received_at.rfc3339());
         put(map, "size", received.raw.len());
-        put(map, "messageId", header::find(fields, "Message-ID").map(|field| field.text()));
+        match header::find(fields, "Message-ID").map(|field| field.text()) {
+            Some(message_id) => put(map, "messageId", message_id),
+            None => drop(map.shift_remove("messageId")),
+        }
     }
     entry
 }

@@ -96,7 +96,7 @@ pub fn webhook_deliveries(status: &WebhookStatus) -> Value {
     let waiting = status.cursor.waiting.iter().map(|one| {
         let mut shown = delivery(one, if one.attempts > 0 { "failing" } else { "waiting" });
         if let Value::Object(map) = &mut shown {
-            put(map, "nextAttempt", (!is_disabled).then(|| one.next_attempt.rfc3339()));
+            put(map, "nextAttempt", next_attempt(one, is_disabled));
         }
         shown
     });
@@ -160,8 +160,15 @@ fn waiting(waiting: &WaitingDelivery) -> Value {
         "state": "waiting",
         "attempts": delivery.attempts,
         "error": Some(&delivery.error).filter(|error| !error.is_empty()),
-        "nextAttempt": (!waiting.is_disabled).then(|| delivery.next_attempt.rfc3339()),
+        "nextAttempt": next_attempt(delivery, waiting.is_disabled),
     }
+}
+
+/// When a delivery is tried again. One that was never tried goes as soon as there is room, behind
+/// those of its mail that came before.
+fn next_attempt(delivery: &Delivery, is_disabled: bool) -> Option<String> {
+    let has_time = delivery.attempts > 0 && !is_disabled;
+    has_time.then(|| delivery.next_attempt.rfc3339())
 }
 
 fn name_of(event: &str) -> Option<&str> {
@@ -201,7 +208,7 @@ mod tests {
             queue_id: Some(queue_id()),
             event_id: event_id.to_owned(),
             event: event.to_owned(),
-            attempts: 0,
+            attempts: if event_id.is_empty() { 0 } else { 1 },
             first_attempt: NOW,
             next_attempt: NOW.plus(Duration::from_secs(10)),
             error: String::new(),
@@ -251,7 +258,7 @@ mod tests {
                     "id": "0183cc1ab07400000009",
                     "event": "messageBounce",
                     "state": "waiting",
-                    "attempts": 0,
+                    "attempts": 1,
                     "nextAttempt": "2022-10-12T12:10:50.980Z"
                 },
                 {

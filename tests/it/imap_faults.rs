@@ -120,8 +120,9 @@ fn a_folder_whose_ids_are_forgotten_is_read_again_and_nothing_is_captured_twice(
     dovecot.deliver("", &report("new"));
     dovecot.up();
     captured(&daemon, 6);
-    let mailbox = daemon.await_mailbox("all are known", |mailbox| mailbox["counts"]["known"] == 5);
-    assert_eq!(mailbox["state"], "connected", "{mailbox:#}");
+    daemon.await_mailbox("all are known", |mailbox| {
+        mailbox["counts"]["known"] == 5 && mailbox["state"] == "connected"
+    });
     assert_eq!(daemon.unmatched_reports().len(), 6);
     assert!(daemon.log().contains("the folder has been made anew; it is read again"));
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::daemon::{Config, Daemon};
 use crate::harness::receiver::{Answer as Taken, Receiver};
@@ -50,6 +50,10 @@ fn paths(refused: &Queued, waiting: &Queued, report: &str) -> Vec<String> {
     ]
 }
 
+/// What the mails of the story tell of; two of them are told once for each webhook at least.
+const KINDS: [&str; 5] =
+    ["messageSent", "messageDeliveryError", "messageBounce", "messageClosed", "bounceUnmatched"];
+
 #[test]
 fn schemathesis_finds_no_answer_that_the_document_does_not_tell_of() {
     let sink = Sink::scripted(Box::new(|point, _number| match point {
@@ -58,7 +62,11 @@ fn schemathesis_finds_no_answer_that_the_document_does_not_tell_of() {
         _ => Answer::Accept,
     }));
     let receiver = Receiver::start(Box::new(|_, _| Taken::Take));
-    let config = Config::new().relay(sink.address).preserve().table(&receiver.table("app", ""));
+    let config = Config::new()
+        .relay(sink.address)
+        .preserve()
+        .table(&receiver.table("app", ""))
+        .table(&receiver.table("all", "format = \"events\""));
     // So that the mails are still in the queue when they are asked for.
     let daemon = Daemon::start(config.set("queue", "retry_after", "[\"1h\"]"));
     let refused = submit(daemon.smtp, APP, &["no@dest.test", "yes@dest.test"], &mail("one"));
@@ -79,6 +87,13 @@ fn schemathesis_finds_no_answer_that_the_document_does_not_tell_of() {
     wait_for("the other report is read", SOON, || {
         (daemon.unmatched_reports().len() == 1).then_some(())
     });
+    let told = receiver.wait_for("every kind of event is told in both forms", |taken| {
+        let told: Vec<(String, Value)> =
+            taken.iter().map(|one| (one.event().0, one.json())).collect();
+        let has_all = KINDS.iter().all(|kind| told.iter().filter(|one| one.0 == *kind).count() > 1);
+        has_all.then_some(told)
+    });
+    daemon.dir.file("told.json", json!(told).to_string());
     let (code, said) = daemon.command(&["token", "add", "all", "--scope", "admin"]);
     assert_eq!(code, 0, "{said}");
     let token = said.trim();

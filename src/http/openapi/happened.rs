@@ -23,7 +23,7 @@ const DATA: [(&str, &str); 9] = [
 ];
 
 /// What `data` may be.
-pub(super) const ANY_DATA: Shape = Shape::OneOfThese(&[
+pub(super) const ANY_DATA: Shape = Shape::AnyOf(&[
     "MessageTried",
     "Bounce",
     "Complaint",
@@ -177,7 +177,7 @@ fn pushed(event: &str, data: &str) -> Value {
             "required": true,
             "description": "The first form for `format = \"emailengine\"`, the second for `events`.",
             "content": { "application/json": { "schema": {
-                "oneOf": [body("WebhookBody"), body("Event")],
+                "anyOf": [body("WebhookBody"), body("Event")],
             } } },
         },
         "responses": {

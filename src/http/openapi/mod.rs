@@ -190,7 +190,7 @@ fn schema(shape: Shape) -> Value {
         }
         Shape::Octets => json!({ "type": "string", "format": "binary" }),
         Shape::Of(name) => reference(name),
-        Shape::OneOfThese(names) => {
+        Shape::AnyOf(names) => {
             json!({ "anyOf": names.iter().map(|name| reference(name)).collect::<Vec<_>>() })
         }
         Shape::List(of) => json!({ "type": "array", "items": schema(*of) }),

@@ -1,7 +1,7 @@
 //! `/v1/account/{account}/`: sent mails and reports as EmailEngine shows the messages of a
 //! mailbox account.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::body::Bytes;
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::http::auth::Caller;
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::tokens::Scope;
 use crate::mail::QueueId;
@@ -73,7 +74,7 @@ async fn list(
     request: Request,
 ) -> Result<Response, ApiError> {
     let query = Query::of(request.uri(), &LIST)?;
-    own(&caller, &account)?;
+    caller.asks_of(Some(&account))?;
     let folder = query.word("path", Folder::named)?.unwrap_or(Folder::Sent);
     let place = Place::of(&query)?;
     let page = look_up(&state, move |store| match folder {
@@ -91,7 +92,7 @@ async fn one(
     request: Request,
 ) -> Result<Response, ApiError> {
     Query::of(request.uri(), &ONE)?;
-    own(&caller, &account)?;
+    caller.asks_of(Some(&account))?;
     let id = queue_id("id", &id)?;
     let shown = look_up(&state, move |store| {
         Ok(match found(store, &account, id)? {
@@ -110,7 +111,7 @@ async fn source(
     request: Request,
 ) -> Result<Response, ApiError> {
     Query::of(request.uri(), &SOURCE)?;
-    own(&caller, &account)?;
+    caller.asks_of(Some(&account))?;
     let id = queue_id("id", &id)?;
     let found = look_up(&state, move |store| found(store, &account, id)).await?;
     let mail = match found {
@@ -128,7 +129,7 @@ async fn text(
     request: Request,
 ) -> Result<Response, ApiError> {
     let query = Query::of(request.uri(), &TEXT)?;
-    own(&caller, &account)?;
+    caller.asks_of(Some(&account))?;
     let bytes_max = query.number("maxBytes", TEXT_BYTES_MAX, 1, TEXT_BYTES_MAX)?;
     let id = queue_id("id", &id)?;
     let found = look_up(&state, move |store| found(store, &account, id)).await?;
@@ -144,14 +145,6 @@ async fn text(
     };
     let shown = look_up(&state, move |_store| Ok(view::text(&raw, bytes_max)));
     Ok(answer(shown.await?))
-}
-
-/// Refuses who is not to know of the account.
-fn own(caller: &Caller, account: &str) -> Result<(), ApiError> {
-    if caller.may_see(account) {
-        return Ok(());
-    }
-    Err(ApiError::Forbidden("The token is for another account".to_owned()))
 }
 
 /// A page of the mails of an account.

@@ -202,7 +202,7 @@ const LIST: Operation = Operation {
             &[
                 Content {
                     kind: "application/json",
-                    shape: Shape::OneOfThese(&["BouncePage", "Lookup"]),
+                    shape: Shape::AnyOf(&["BouncePage", "Lookup"]),
                 },
                 Content { kind: NDJSON, shape: Shape::Text },
             ],

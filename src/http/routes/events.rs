@@ -74,12 +74,21 @@ pub(super) async fn list_or_follow(
 ) -> Result<Response, ApiError> {
     let query = Query::of(request.uri(), &LIST)?;
     let filter = Filter::of(&query, &caller)?;
-    let cursor = query.value("cursor").map(|text| place("cursor", text)).transpose()?;
     let page_size = query.number("pageSize", PAGE_SIZE, 1, PAGE_SIZE_MAX)?;
+    let end = state.inner.store.events_end();
+    // What lies ahead of everything would be waited for in silence.
+    let place = |key: &str, text: &str| match place(key, text)? {
+        place if place > end => {
+            let why = "is ahead of all that has happened: it is of another data directory";
+            Err(ApiError::field(key, format!("\"{key}\" {why}")))
+        }
+        place => Ok(place),
+    };
+    let cursor = query.value("cursor").map(|text| place("cursor", text)).transpose()?;
     if accepts(request.headers(), EVENT_STREAM) {
         let last_seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
         let last_seen = last_seen.map(|text| place("Last-Event-ID", text)).transpose()?;
-        let from = last_seen.or(cursor).unwrap_or_else(|| state.inner.store.events_end());
+        let from = last_seen.or(cursor).unwrap_or(end);
         let stopping = request.extensions().get::<Shutdown>().cloned();
         return follow(state, from, filter, stopping);
     }

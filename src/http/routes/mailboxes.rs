@@ -1,12 +1,13 @@
 //! `/v1/mailboxes`: how the mailboxes are doing, and having one polled now.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::{ApiError, HttpState, answer, not_found};
 use crate::http::operation::{Access, Answer, Content, Operation, Route};
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::tokens::Scope;
 use crate::view;

@@ -240,8 +240,9 @@ fn message_id(text: &str) -> Result<MessageId, ApiError> {
 }
 
 fn queue_id(key: &str, text: &str) -> Result<QueueId, ApiError> {
-    QueueId::parse(text)
-        .ok_or_else(|| ApiError::field(key, format!("\"{key}\" must be 16 letters and digits")))
+    QueueId::parse(text).ok_or_else(|| {
+        ApiError::field(key, format!("\"{key}\" must be an id as `061so6l1qg000001`"))
+    })
 }
 
 /// A span before now such as `7d`, a day, or a moment.

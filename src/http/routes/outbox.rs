@@ -1,6 +1,6 @@
 //! `/v1/outbox`: the queue in EmailEngine's shape, and what can be done with a mail in it.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::http::auth::Caller;
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::tokens::Scope;
 use crate::mail::QueueId;

@@ -65,8 +65,7 @@ impl Place {
 /// `PAGE.NAME`
 fn parse(text: &str) -> Option<(usize, String)> {
     let (page, before) = text.split_once('.')?;
-    let page = page.parse().ok().filter(|page| *page <= PAGE_MAX)?;
-    Some((page, before.to_owned()))
+    Some((page.parse().ok()?, before.to_owned()))
 }
 
 fn bad_cursor() -> ApiError {
@@ -79,3 +78,24 @@ pub(super) const PAGE: Parameter =
 
 /// The last page that can be asked for by its number.
 const PAGE_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cursor_that_a_page_gives_is_taken_however_far_it_leads() {
+        let keys = ["page", "pageSize", "cursor"];
+        let at = |query: &str| Place::of(&Query::parse(Some(query), &keys).unwrap());
+        for page in [0, PAGE_MAX, usize::MAX] {
+            let place = at(&format!("cursor={page}.last")).unwrap();
+            assert_eq!((place.before.as_deref(), place.skipped()), (Some("last"), 0));
+            let shown = place.page(3, Some("next"), vec![]);
+            let next = at(&format!("cursor={}", shown["cursor"].as_str().unwrap())).unwrap();
+            assert_eq!(next.before.as_deref(), Some("next"), "{page}");
+        }
+        for wrong in ["cursor=last", "cursor=x.last", "page=100001"] {
+            assert!(at(wrong).is_err(), "{wrong}");
+        }
+    }
+}

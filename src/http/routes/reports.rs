@@ -1,6 +1,7 @@
 //! `/v1/reports`: what came back, as it was read and as it arrived.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use crate::clock::Clock;
 use crate::http::auth::Caller;
 use crate::http::body::{self, BodyLimits, Whole};
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::tokens::Scope;
 use crate::store::record::{CapturedBy, ReportCaptured, ReportId};
@@ -93,11 +95,20 @@ async fn take(State(state): State<HttpState>, request: Request) -> Result<Respon
     let limits = {
         let settings = state.inner.settings.borrow();
         let limits = BodyLimits::of(&settings.http);
-        BodyLimits { bytes_max: limits.bytes_max.min(settings.inbound.message_bytes_max), ..limits }
+        let bytes_max = settings.inbound.message_bytes_max;
+        if bytes_max < limits.bytes_max {
+            BodyLimits { bytes_max, setting: "inbound.message_bytes_max", ..limits }
+        } else {
+            limits
+        }
     };
     let whole = body::read_one_of(&[MAIL], body, &parts.headers, &state.memory, limits).await?;
     // Its share of the memory is kept until all is written.
     let Whole { octets, share: _share } = whole;
+    if octets.is_empty() {
+        let message = "The body must be a mail, and is empty".to_owned();
+        return Err(ApiError::refused(StatusCode::BAD_REQUEST, "BodyEmpty", message));
+    }
     let size_bytes = u64::try_from(octets.len()).unwrap_or(u64::MAX);
     let clock = state.inner.clock.clone();
     let stored = look_up(&state, move |store| store_new(store, &clock, octets, size_bytes)).await?;

@@ -53,6 +53,7 @@ impl Search {
             return Err(ApiError::field("domain", "\"domain\" must be what stands behind an @"));
         }
         let time = |key| query.value(key).map(|text| moment(key, text, now)).transpose();
+        let account = caller.asks_of(query.value("account"))?;
         Ok(Self {
             caller,
             message_id: query.value("messageId").map(message_id).transpose()?,
@@ -61,7 +62,7 @@ impl Search {
             domain,
             category: query.word("category", Category::parse)?,
             fault: query.word("fault", Fault::parse)?,
-            account: query.value("account").map(str::to_owned),
+            account,
             captured_by: query.word("capturedBy", captured_by)?,
             since: time("since")?.unwrap_or_default(),
             until: time("until")?,

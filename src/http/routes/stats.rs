@@ -57,11 +57,7 @@ async fn stats(
     let now = state.inner.clock.now();
     let time = |key| query.value(key).map(|text| moment(key, text, now)).transpose();
     let search = Search::of(&query, caller.clone(), now)?;
-    let asked = query.value("account").map(str::to_owned);
-    let account = asked.or_else(|| caller.account().map(str::to_owned));
-    if account.as_ref().is_some_and(|account| !caller.may_see(account)) {
-        return Err(ApiError::Forbidden("The token is for another account".to_owned()));
-    }
+    let account = caller.asks_of(query.value("account"))?;
     let window = Window {
         since: time("since")?.unwrap_or_else(|| now.minus(WINDOW)),
         until: time("until")?,

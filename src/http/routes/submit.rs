@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
@@ -14,6 +14,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{BodyLimits, Whole, read_json};
 use crate::http::compose::{Letter, Terms, letter, parse};
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::tokens::Scope;
 use crate::mail::{Address, NameAddr, Reply, base64};

@@ -347,7 +347,7 @@ const ADD: Operation = Operation {
         "The address, or how many were added",
         &[Content {
             kind: "application/json",
-            shape: Shape::OneOfThese(&["Suppression", "SuppressionsAdded"]),
+            shape: Shape::AnyOf(&["Suppression", "SuppressionsAdded"]),
         }],
     )],
     ..Operation::POST

@@ -1,12 +1,13 @@
 //! `/v1/webhooks`: how the webhooks are doing, and having them deliver once more.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::{ApiError, HttpState, answer, not_found};
 use crate::http::operation::{Access, Answer, Content, Operation, Parameter, Route, Shape};
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::tokens::Scope;
 use crate::view;
@@ -67,6 +68,10 @@ async fn replay(
         }
     };
     let replayed = state.inner.webhooks.replay(&name, replay).await?;
+    if query.value("id").is_some() && replayed.queued == 0 && !replayed.has_more {
+        let why = "The webhook is told of no event with this id";
+        return Err(not_found("EventNotFound", why, None));
+    }
     Ok(answer(json!({
         "name": name,
         "queued": replayed.queued,

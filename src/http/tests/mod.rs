@@ -397,6 +397,18 @@ async fn what_is_wrong_is_told_in_one_shape() {
         ("/v1/bounces/%20", 400, "InputValidationError", json!({})),
         ("/v1/reports?unmatched=no", 400, "InputValidationError", json!({})),
         ("/v1/reports?cursor=x", 400, "InputValidationError", json!({})),
+        ("/v1/reports/%ff", 400, "InputValidationError", json!({})),
+        ("/v1/account/default/message/%ff", 400, "InputValidationError", json!({})),
+        ("/v1/events?cursor=ffffffffffffffffffff", 400, "InputValidationError", json!({})),
+        (
+            "/v1/bounces?fault=mine",
+            400,
+            "InputValidationError",
+            json!({ "fields": [{
+                "message": "\"fault\" must be one of recipient, sender, content, infrastructure, unknown",
+                "key": "fault",
+            }] }),
+        ),
         ("/v1/reports/x", 400, "InputValidationError", json!({})),
         ("/health?x=1", 400, "InputValidationError", json!({})),
     ] {

@@ -1,7 +1,7 @@
 //! A receiver of webhooks that does what its script says.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -141,12 +141,17 @@ impl Receiver {
         let mut writer = stream.try_clone()?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
-        reader.read_line(&mut line)?;
+        // Who was killed in front of the end of his request has asked for nothing.
+        if reader.read_line(&mut line)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
         let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
         let mut fields = BTreeMap::new();
         loop {
             let mut field = String::new();
-            reader.read_line(&mut field)?;
+            if reader.read_line(&mut field)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
             let Some((name, value)) = field.trim_end().split_once(':') else { break };
             fields.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }

@@ -3,7 +3,8 @@
 Usage: openapi.py URL TOKEN DIRECTORY EXAMPLES [PATH...]
 
 Each PATH is asked for, and its answer must have the schema that the document gives it; then
-schemathesis asks whatever the document lets it, and more. EXAMPLES is a JSON object: what stands
+schemathesis asks whatever the document lets it, and more. `told.json` in the directory has what
+webhooks were sent, each as [EVENT, BODY], which is held against the document, too. EXAMPLES is a JSON object: what stands
 for the parameters of paths, by operation and name (`getMessage.id`) or by name alone.
 
 In the copy of the document that is held against the answers no object may have a field that is
@@ -87,10 +88,20 @@ def wrong_with(document, path):
     return [f"{path}: {error.instance_path}: {error.message[:300]}" for error in errors]
 
 
+def wrong_with_told(document, event, body):
+    """What the document says of a webhook that was sent."""
+    content = document["webhooks"][event]["post"]["requestBody"]["content"]
+    schema = dict(content["application/json"]["schema"], components=document["components"])
+    errors = Draft202012Validator(schema, validate_formats=True).iter_errors(body)
+    return [f"{event}: {error.instance_path}: {error.message[:300]}" for error in errors]
+
+
 document = closed(json.loads(get("/v1/openapi.json")[1]))
 file = Path(directory, "openapi.json")
 file.write_text(json.dumps(document))
 wrong = [what for path in asked for what in wrong_with(document, path)]
+for event, body in json.loads(Path(directory, "told.json").read_text()):
+    wrong += wrong_with_told(document, event, body)
 if wrong:
     raise SystemExit("\n".join(wrong))
 

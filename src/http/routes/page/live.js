@@ -10,16 +10,21 @@ const EVENTS = {
     messageComplaint: "Complaint",
     deliveryReport: "Delivery report",
     autoReply: "Automatic reply",
+    // It changes the page, and is no news to a person.
+    messageClosed: null,
     bounceUnmatched: "Report that matches no mail",
 };
 // Events that come together are one change; and no page is made more often than this.
 const PAUSE_MILLIS = 700;
+// What becomes of a delivery to a webhook is no event: while one waits the page is made again.
+const WAITS_MILLIS = 5000;
 
 const live = document.getElementById("live");
 const news = document.getElementById("news");
 const state = document.getElementById("live-state");
 let shown = live?.innerHTML;
 let waiting = null;
+let looking = null;
 let stream = null;
 let arrived = [];
 let seen = document.getElementById("main").dataset.seen;
@@ -63,6 +68,7 @@ function keep(change) {
 
 async function refresh() {
     waiting = null;
+    look();
     const selection = document.getSelection();
     if (selection && !selection.isCollapsed && live.contains(selection.anchorNode)) return soon();
     let next;
@@ -86,6 +92,11 @@ function soon() {
     waiting ??= setTimeout(refresh, PAUSE_MILLIS);
 }
 
+function look() {
+    clearTimeout(looking);
+    looking = live.querySelector("[data-waits]") ? setTimeout(soon, WAITS_MILLIS) : null;
+}
+
 function follow() {
     // From where the page was made on, so that nothing in between is missed.
     stream = new EventSource(`/live?cursor=${encodeURIComponent(seen)}`);
@@ -95,7 +106,7 @@ function follow() {
         stream.addEventListener(event, (told) => {
             seen = told.lastEventId;
             const recipient = JSON.parse(told.data).data?.recipient;
-            arrived.push(recipient ? `${words}: ${recipient}` : words);
+            if (words) arrived.push(recipient ? `${words}: ${recipient}` : words);
             soon();
         });
     }
@@ -106,11 +117,13 @@ const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 if (zone) document.getElementById("zone").textContent = zone;
 if (live) {
     follow();
+    look();
     // A page that nobody sees asks for nothing, and catches up when it is seen again.
     document.addEventListener("visibilitychange", () => {
         if (document.hidden) {
             stream?.close();
             stream = null;
+            clearTimeout(looking);
             state.hidden = true;
         } else if (!stream) {
             follow();

@@ -1,13 +1,14 @@
 //! The mailboxes that are read for reports, and how that goes.
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::frame::{self, Failed, Frame, Place, fact, time};
 use super::{Page, Viewer, text};
 use crate::http::client::encode;
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::routes::not_found;
 use crate::store::{MailboxState, MailboxStatus};

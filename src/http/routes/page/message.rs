@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
 use super::frame::{self, Failed, Frame, Place, fact, time, word};
 use super::{Page, Viewer, queue, text, webhooks};
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::routes::{by_queue_id, closing, look_up, queue_id, webhooks_of};
 use crate::mail::Timestamp;

@@ -1,13 +1,14 @@
 //! What waits to be handed over, and having it tried or given up.
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::frame::{self, Failed, Frame, Place};
 use super::{Page, Viewer, text};
 use crate::http::error::ApiError;
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::routes::{look_up, not_found, outbox, queue_id};
 use crate::mail::QueueId;

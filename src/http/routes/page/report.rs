@@ -1,13 +1,14 @@
 //! One report: what was read from it, and its octets.
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
 use super::frame::{self, Failed, Frame, Place, fact, time, word};
 use super::{Page, Viewer, text};
 use crate::bounce::{self, Facts, RecipientFacts};
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::routes::{look_up, queue_id, reports};
 use crate::store::ReportRecord;

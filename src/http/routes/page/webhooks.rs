@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
@@ -12,6 +12,7 @@ use super::message::took;
 use super::{Page, Viewer, text};
 use crate::http::client::encode;
 use crate::http::error::ApiError;
+use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::mail::Timestamp;
 use crate::store::record::Delivery;
@@ -105,7 +106,7 @@ fn waiting(waiting: &WaitingDelivery) -> Markup {
     let WaitingDelivery { webhook, is_disabled, delivery } = waiting;
     let is_failing = delivery.attempts > 0;
     html! {
-        tr {
+        tr data-waits {
             (event(&delivery.event, webhook, &delivery.error, None))
             td.extra { (delivery.attempts) }
             td.extra {}
