@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::{SOON, TempDir, free_port, program, wait_for};
 
@@ -77,7 +78,10 @@ impl Dovecot {
         self.child = Some(child);
         wait_for("Dovecot greets", SOON, || {
             let mut line = String::new();
-            BufReader::new(TcpStream::connect(self.imap).ok()?).read_line(&mut line).ok()?;
+            let stream = TcpStream::connect(self.imap).ok()?;
+            // Behind a kill it may leave a connection lie for ever, and greet the next one.
+            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            BufReader::new(stream).read_line(&mut line).ok()?;
             line.starts_with("* OK").then_some(())
         });
     }
